@@ -1,0 +1,1 @@
+//! One test suite for every RDMA provider.

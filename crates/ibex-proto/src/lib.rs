@@ -1,0 +1,1 @@
+//! RDMA transport state machines without I/O, clock or threads.

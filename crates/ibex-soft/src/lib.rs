@@ -1,0 +1,1 @@
+//! The software RDMA device behind the C ABI of libibverbs.

@@ -1,0 +1,1 @@
+//! C types, inline dispatch and run-time loader for libibverbs and librdmacm.
