@@ -2,6 +2,8 @@
 
 use clap::{Parser, Subcommand};
 
+mod bench_check;
+mod ci;
 mod util;
 
 /// Tasks of the ibex repository.
@@ -16,10 +18,16 @@ struct Cli {
 enum Task {
     /// Formatting, clippy and documentation, with warnings as errors.
     Lint,
+    /// Everything that continuous integration runs.
+    Ci(ci::Args),
+    /// Holds the figures of `ibex bench --quick` against the project's limits.
+    BenchCheck(bench_check::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Lint => util::lint(),
+        Task::Ci(args) => ci::run(&args),
+        Task::BenchCheck(args) => bench_check::run(&args),
     }
 }
