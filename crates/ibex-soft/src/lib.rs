@@ -1,1 +1,5 @@
 //! The software RDMA device behind the C ABI of libibverbs.
+
+mod config;
+
+pub use config::{Config, ConfigError, Place};
