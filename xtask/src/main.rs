@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 mod bench_check;
 mod ci;
+mod dropin;
 mod util;
 
 /// Tasks of the ibex repository.
@@ -20,6 +21,8 @@ enum Task {
     Lint,
     /// Everything that continuous integration runs.
     Ci(ci::Args),
+    /// Build the drop-in libibverbs.so.1 and librdmacm.so.1 into target/dropin.
+    Dropin(dropin::Args),
     /// Holds the figures of `ibex bench --quick` against the project's limits.
     BenchCheck(bench_check::Args),
 }
@@ -28,6 +31,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Lint => util::lint(),
         Task::Ci(args) => ci::run(&args),
+        Task::Dropin(args) => dropin::run(&args),
         Task::BenchCheck(args) => bench_check::run(&args),
     }
 }
