@@ -1,1 +1,12 @@
 //! C types, inline dispatch and run-time loader for libibverbs and librdmacm.
+#![allow(non_camel_case_types, non_snake_case, non_upper_case_globals)]
+
+#[cfg(test)]
+mod layout;
+mod macros;
+mod names;
+mod plain;
+pub mod verbs;
+
+pub use plain::{Plain, zeroed};
+pub use verbs::*;
