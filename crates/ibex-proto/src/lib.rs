@@ -1,1 +1,36 @@
-//! RDMA transport state machines without I/O, clock or threads.
+//! RDMA transport state machines without I/O, clock, threads or unsafe code.
+//!
+//! [`RcQp`] is one reliable connection: requester, completer and responder in one object. A host (`ibex-soft`) feeds
+//! it work requests, received packets and the time, and takes packets, completions and events out of it; the queue
+//! pair reaches memory, keys and receive requests only through the [`Host`] given to each call.
+//!
+//! ```text
+//!             post_send   handle_packet   handle_timeout   to_rtr, set_error, …
+//!                  │            │               │                │
+//!                  └────────────┴──── RcQp ─────┴────────────────┘ ←→ Host (gather, scatter, take_recv, place, …)
+//!                  ┌────────────┬───────────────┬────────────────┐
+//!           poll_transmit  poll_completion  poll_event      poll_timeout
+//! ```
+//!
+//! Packets are BTH to padding; the link adds and checks the ICRC ([`ibex_wire::icrc`]) and the addresses.
+//!
+//! Facts are from the InfiniBand Architecture Specification, volume 1, chapters 9 (transport), 10 and 11 (verbs).
+
+mod completion;
+mod config;
+mod counters;
+mod host;
+mod qp;
+mod state;
+mod wqe;
+
+pub use completion::{Completion, Event, RecvCompletion, SendCompletion, WcOpcode, WcStatus};
+pub use config::{InitAttr, RcCaps, RtrAttr, RtsAttr, Tuning, ack_timeout};
+pub use counters::Counters;
+pub use host::{AtomicOp, Host, LocalFault, RecvWqe, RemoteAccess, RemoteFault};
+pub use qp::{PostError, RcQp, Transmit};
+pub use state::{BadTransition, QpState};
+pub use wqe::{MAX_MESSAGE, SendOp, SendWqe};
+
+/// A point in time or a span, in nanoseconds. The origin is the host's; it must not go backwards.
+pub type Nanos = u64;

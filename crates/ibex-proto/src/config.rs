@@ -1,0 +1,87 @@
+//! What a reliable connection is told when it moves through its states.
+//!
+//! Grouped as the verbs group it: at creation, for INIT, for RTR, for RTS.
+
+use ibex_wire::{Mtu, Pkey, Psn, Qpn};
+
+use crate::{Nanos, RemoteAccess};
+
+/// Fixed when the queue pair is made.
+#[derive(Clone, Copy, Debug)]
+pub struct RcCaps {
+    /// This end's number.
+    pub local_qpn: Qpn,
+    /// Send requests that may be outstanding: posted, their completions not yet fetched. At least 1.
+    pub sq_depth: u32,
+    /// See [`Tuning`].
+    pub tuning: Tuning,
+}
+
+/// Choices that both ends may make differently and that are not part of the verbs.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// The most packets in flight, 1 to 2^16. More fills longer paths; more than the peer's socket buffer holds
+    /// costs retransmission. Default 256 (1 MiB at MTU 4096).
+    pub max_window: u32,
+    /// A READ is requested in pieces of this many packets, so that the window governs its responses too; 1 to
+    /// 2^16. Larger means fewer requests, and longer bursts that the requester cannot stop. Default 32.
+    pub read_chunk: u32,
+    /// In a long message, ask for an acknowledgement every so many packets, at least 1. Fewer keeps the window moving
+    /// smoothly, more saves packets. Default 32.
+    pub ack_every: u32,
+}
+
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning { max_window: 256, read_chunk: 32, ack_every: 32 }
+    }
+}
+
+/// For RESET → INIT.
+#[derive(Clone, Copy, Debug)]
+pub struct InitAttr {
+    /// The partition; packets of others are dropped.
+    pub pkey: Pkey,
+    /// What the peer may do at all through this queue pair.
+    pub access: RemoteAccess,
+}
+
+/// For INIT → RTR.
+#[derive(Clone, Copy, Debug)]
+pub struct RtrAttr {
+    /// The peer's number.
+    pub remote_qpn: Qpn,
+    /// Payload bytes per packet; both ends must agree.
+    pub path_mtu: Mtu,
+    /// The sequence number of the peer's first request.
+    pub rq_psn: Psn,
+    /// READs and atomics of the peer that may be outstanding. 0 refuses them.
+    pub max_dest_rd_atomic: u8,
+    /// The wait a peer is asked for when there is no receive request: a code of
+    /// [`ibex_wire::RNR_TIMER_NS`].
+    pub min_rnr_timer: u8,
+}
+
+/// For RTR → RTS.
+#[derive(Clone, Copy, Debug)]
+pub struct RtsAttr {
+    /// The sequence number of this end's first request.
+    pub sq_psn: Psn,
+    /// How long to wait for an answer before asking again; `None` for ever. [`ack_timeout`] decodes the verbs'
+    /// number.
+    pub timeout: Option<Nanos>,
+    /// How often in a row to ask again without progress; `None` is unlimited.
+    pub retry: Option<u8>,
+    /// How often in a row to accept "receiver not ready"; `None` is unlimited. The verbs' 7 means `None`.
+    pub rnr_retry: Option<u8>,
+    /// READs and atomics of this end that may be outstanding; at most the peer's `max_dest_rd_atomic`.
+    pub max_rd_atomic: u8,
+}
+
+/// The verbs' 5-bit `timeout` in nanoseconds: 4.096 µs · 2^code; 0 is `None`, no timeout.
+pub const fn ack_timeout(code: u8) -> Option<Nanos> {
+    match code & 0x1f {
+        0 => None,
+        code => Some(4096 << code),
+    }
+}

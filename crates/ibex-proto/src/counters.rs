@@ -1,0 +1,28 @@
+//! Counters of one queue pair: what went wrong on the wire and how often.
+
+/// Totals since the queue pair was made. They wrap only in theory.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Counters {
+    /// Packets handed to the link.
+    pub sent: u64,
+    /// Packets taken from the link, of any fate.
+    pub received: u64,
+    /// Dropped: this state does not receive, wrong partition, or a service that is not RC.
+    pub dropped: u64,
+    /// Requests received again and answered again.
+    pub duplicate_requests: u64,
+    /// Requests that came ahead of a missing one.
+    pub out_of_sequence: u64,
+    /// Responses that matched nothing outstanding.
+    pub stale_responses: u64,
+    /// Times the requester went back for any reason but "receiver not ready".
+    pub retransmissions: u64,
+    /// Of these, because nothing was heard in time.
+    pub timeouts: u64,
+    /// "Receiver not ready" received.
+    pub rnr_naks_received: u64,
+    /// "Receiver not ready" sent.
+    pub rnr_naks_sent: u64,
+    /// Sequence error NAKs sent.
+    pub sequence_naks_sent: u64,
+}

@@ -1,0 +1,96 @@
+//! Send requests as the transport sees them.
+//!
+//! Owns their description. Gather lists, inline data and user identifiers stay with the host, behind a cookie.
+
+use ibex_wire::Rkey;
+
+use crate::WcOpcode;
+
+/// The longest message of a connection, in bytes (IBTA 9.7.5.1.4).
+pub const MAX_MESSAGE: u32 = 1 << 31;
+
+/// A send request: one message, or one READ or atomic operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SendWqe {
+    /// The host's name for the request: given back to [`Host::gather`](crate::Host::gather),
+    /// [`Host::scatter`](crate::Host::scatter) and in the [`SendCompletion`](crate::SendCompletion).
+    pub cookie: u64,
+    /// What to do.
+    pub op: SendOp,
+    /// Bytes of payload sent or read, at most [`MAX_MESSAGE`]. Ignored by atomics, which have eight.
+    pub len: u32,
+    /// The host shows the completion to its user even on success. Only passed through.
+    pub signaled: bool,
+    /// Do not start before all earlier READs and atomics of this queue have completed.
+    pub fence: bool,
+    /// The receiver's completion raises a solicited event (SEND, and WRITE with immediate data).
+    pub solicited: bool,
+}
+
+/// The operation of a [`SendWqe`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SendOp {
+    /// To the peer's next receive request.
+    Send {
+        /// Four bytes for the receiver's completion, in memory order of the verbs' `imm_data`. Not together with `inv`.
+        imm: Option<[u8; 4]>,
+        /// A key of the peer to invalidate. Not together with `imm`, which wins.
+        inv: Option<Rkey>,
+    },
+    /// To the peer's memory.
+    Write {
+        /// Key of the peer's memory.
+        rkey: Rkey,
+        /// Address in it.
+        va: u64,
+        /// Four bytes for a receive request of the peer, which this then consumes.
+        imm: Option<[u8; 4]>,
+    },
+    /// From the peer's memory.
+    Read {
+        /// Key of the peer's memory.
+        rkey: Rkey,
+        /// Address in it.
+        va: u64,
+    },
+    /// Replace eight bytes of the peer's memory if they hold `compare`; the old value comes back.
+    CompareSwap {
+        /// Key of the peer's memory.
+        rkey: Rkey,
+        /// Address in it, a multiple of eight.
+        va: u64,
+        /// The value expected.
+        compare: u64,
+        /// The value to store.
+        swap: u64,
+    },
+    /// Add to eight bytes of the peer's memory, wrapping; the old value comes back.
+    FetchAdd {
+        /// Key of the peer's memory.
+        rkey: Rkey,
+        /// Address in it, a multiple of eight.
+        va: u64,
+        /// The value to add.
+        add: u64,
+    },
+}
+
+impl SendOp {
+    /// The completion's opcode.
+    pub const fn wc_opcode(&self) -> WcOpcode {
+        match self {
+            SendOp::Send { .. } => WcOpcode::SEND,
+            SendOp::Write { .. } => WcOpcode::RDMA_WRITE,
+            SendOp::Read { .. } => WcOpcode::RDMA_READ,
+            SendOp::CompareSwap { .. } => WcOpcode::COMP_SWAP,
+            SendOp::FetchAdd { .. } => WcOpcode::FETCH_ADD,
+        }
+    }
+
+    /// READ and atomics: they are answered with data, hold one of the responder's resources and are what a fence
+    /// waits for.
+    #[inline]
+    pub const fn awaits_data(&self) -> bool {
+        matches!(self, SendOp::Read { .. } | SendOp::CompareSwap { .. } | SendOp::FetchAdd { .. })
+    }
+}
