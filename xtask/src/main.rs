@@ -6,6 +6,7 @@ mod bench_check;
 mod ci;
 mod dropin;
 mod util;
+mod vm;
 
 /// Tasks of the ibex repository.
 #[derive(Parser)]
@@ -25,6 +26,8 @@ enum Task {
     Dropin(dropin::Args),
     /// Holds the figures of `ibex bench --quick` against the project's limits.
     BenchCheck(bench_check::Args),
+    /// The conformance suite on the kernel's rxe device, in a virtual machine.
+    Vm(vm::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -33,5 +36,6 @@ fn main() -> anyhow::Result<()> {
         Task::Ci(args) => ci::run(&args),
         Task::Dropin(args) => dropin::run(&args),
         Task::BenchCheck(args) => bench_check::run(&args),
+        Task::Vm(args) => vm::run(args),
     }
 }
