@@ -133,7 +133,7 @@ c_data! {
         pub link_layer: u8,
         pub flags: u8,
         pub port_cap_flags2: u16,
-        /// Encoded as `active_speed`, with more values; 0 if the library or the kernel does not know it.
+        /// Encoded as `active_speed`, with room for faster links; 0 means: look at `active_speed`.
         pub active_speed_ex: u32,
     }
 
