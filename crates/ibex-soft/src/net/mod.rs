@@ -1,0 +1,57 @@
+//! The wire link: RoCEv2 packets over UDP, between any two processes on any two addresses.
+//!
+//! Owns every socket of the device: who holds UDP port 4791 of the address, which queue pair
+//! numbers this process may give out, how a packet finds the process that owns its destination, the
+//! ICRC, segmentation offload, counters and fault injection. It knows queue pair numbers and
+//! addresses; it knows no queue pairs, no PSNs and no memory. Nothing here blocks and no thread is
+//! started: the owner of a [`Wire`] polls its descriptors, receives and sends.
+//!
+//! # Many processes, one address
+//!
+//! * A queue pair number is `slot << 14 | index`, see [`qpn`]. A process owns a slot while it holds
+//!   the abstract unix datagram socket of that name; the kernel frees it when the process is gone.
+//! * Each process sends from, and receives direct traffic on, its own UDP socket with an ephemeral
+//!   port. One process per address is the *holder* of the RoCE port; it forwards what arrives there
+//!   for others to their slot's socket. When it exits, another takes over.
+//! * Peers on the same address meet over the slot sockets, tell each other their own UDP ports, and
+//!   talk directly from then on. Everybody else is addressed at the RoCE port.
+//!
+//! # Order of calls
+//!
+//! [`Config::from_env`] → [`Wire::open`] → [`Wire::alloc_qpn`] per queue pair → [`Wire::hello`] when
+//! its peer is known, and again when it retransmits by timeout → [`TxBatch::push`] and [`TxBatch::flush`] to send, [`Wire::recv`] to receive.
+//! Sleep on [`Wire::for_each_fd`]; after each wake-up, and at the latest when it asked for it, call
+//! [`Wire::housekeeping`]. `&Wire` is shared between threads; a [`TxBatch`] and an [`RxRing`] belong
+//! to whoever drives them.
+//!
+//! # Security
+//!
+//! As on any RoCE network, whoever can send to the address can inject packets: there is no
+//! authentication on the wire, only PSNs and keys. On one host that means every local user of the
+//! network namespace, who can also occupy slot names or the RoCE port and so deny the service.
+//! Packets for a process that has exited may reach whoever is given its UDP port next. Use the
+//! software device between processes that trust each other.
+//!
+//! Read first: IBTA annex A17 (RoCEv2), udp(7), unix(7).
+
+mod config;
+mod counters;
+mod disarm;
+mod error;
+mod fault;
+mod forward;
+mod holder;
+mod ifaddr;
+pub(crate) mod qpn;
+mod rx;
+mod slot;
+mod tx;
+mod udp;
+mod wire;
+
+pub(crate) use config::Config;
+pub(crate) use counters::Snapshot;
+pub(crate) use error::NetError;
+pub(crate) use rx::{Datagram, Received, RxRing, Scan};
+pub(crate) use tx::{Peer, TxBatch};
+pub(crate) use wire::Wire;

@@ -1,0 +1,350 @@
+//! Receiving: all sockets of the link, one packet after the other.
+//!
+//! Owns the receive buffer, the check of the ICRC, the holder's forwarding and the hellos of the slot
+//! sockets. What is handed on has a right ICRC, or came over a slot socket from a process of this
+//! host without one; nothing above the destination's slot has been looked at.
+//!
+//! Read first: udp(7) (`UDP_GRO`), unix(7).
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::linux::net::SocketAddrExt as _;
+
+use ibex_wire::icrc::Flow;
+use ibex_wire::{Bth, ICRC_LEN};
+
+use super::forward::{HEADER, Header, Kind};
+use super::qpn;
+use super::slot::Slot;
+use super::udp::{Burst, Udp};
+use super::wire::Wire;
+
+/// Bytes of the receive buffer: the largest datagram of any kind, and one more to notice larger ones.
+const BUFFER: usize = 65_536 + HEADER + 1;
+
+/// Quick receives between two looks at the sockets that are not direct traffic's. They cost about
+/// 0.2 µs each when empty, and what comes there is foreign or the first of its kind.
+const OTHERS_EVERY: u32 = 16;
+
+/// Quick receives for which they are looked at every time after something came.
+const STAY_HOT: u32 = 64;
+
+/// Flows remembered: as many senders can be active without their prefix being hashed anew.
+const FLOWS: usize = 16;
+
+/// A received packet, its ICRC verified and removed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Datagram<'a> {
+    /// The address it came from.
+    pub(crate) source: IpAddr,
+    /// BTH, extended headers, payload and padding; at least a BTH, a multiple of four bytes.
+    pub(crate) packet: &'a [u8],
+}
+
+/// Which sockets to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scan {
+    /// The socket of direct traffic, the others now and then: for callers that spin.
+    Quick,
+    /// Every socket: after poll(2) has said that something is readable.
+    Full,
+}
+
+/// What a call of [`super::Wire::recv`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// Packets handed over.
+    pub(crate) packets: usize,
+    /// Whether there may be more: the budget ended the call.
+    pub(crate) more: bool,
+}
+
+/// Receive buffers; keep one per receiving thread or engine and reuse it.
+#[derive(Debug)]
+pub(crate) struct RxRing {
+    buffer: Box<[u8]>,
+    flows: Flows,
+    quick: u32,
+    hot: u32,
+}
+
+impl RxRing {
+    /// Buffers for the largest datagram the kernel hands out.
+    pub(crate) fn new() -> Self {
+        Self { buffer: vec![0; BUFFER].into_boxed_slice(), flows: Flows([None; FLOWS]), quick: 0, hot: 0 }
+    }
+
+    /// Whether this quick receive looks at the other sockets.
+    fn others_due(&mut self) -> bool {
+        self.quick = self.quick.wrapping_add(1);
+        self.hot = self.hot.saturating_sub(1);
+        self.hot > 0 || self.quick.is_multiple_of(OTHERS_EVERY)
+    }
+}
+
+/// The ICRC prefixes of recent senders.
+#[derive(Debug)]
+struct Flows([Option<(IpAddr, u16, u16, Flow)>; FLOWS]);
+
+impl Flows {
+    fn get(&mut self, wire: &Wire, from: IpAddr, port: u16, to_port: u16) -> Option<Flow> {
+        let place = &mut self.0[usize::from(port ^ to_port) % FLOWS];
+        match place {
+            Some((address, source, dest, flow))
+                if *address == from && *source == port && *dest == to_port =>
+            {
+                Some(*flow)
+            }
+            _ => {
+                let flow = Flow::new(SocketAddr::new(from, port), wire.neighbour(to_port))?;
+                *place = Some((from, port, to_port, flow));
+                Some(flow)
+            }
+        }
+    }
+}
+
+/// See [`super::Wire::recv`].
+pub(super) fn recv(
+    wire: &Wire,
+    ring: &mut RxRing,
+    scan: Scan,
+    budget: usize,
+    sink: &mut impl FnMut(Datagram<'_>),
+) -> Received {
+    let mut total = Received::default();
+    // The slots before direct traffic: packets that went there were sent before the sender knew better.
+    if scan == Scan::Full || ring.others_due() {
+        for slot in wire.slots().iter() {
+            total.add(drain(budget, || from_slot(wire, ring, slot, sink)));
+        }
+        if let Some(udp) = wire.holder() {
+            total.add(drain(budget, || from_roce_port(wire, ring, udp, sink)));
+        }
+        if total.packets > 0 {
+            ring.hot = STAY_HOT;
+        }
+    }
+    total.add(drain(budget, || from_own(wire, ring, sink)));
+    total
+}
+
+/// Calls `burst`, which returns the packets it dealt with or that there are none, up to the budget.
+fn drain(budget: usize, mut burst: impl FnMut() -> Option<usize>) -> Received {
+    let mut packets = 0;
+    while packets < budget {
+        match burst() {
+            // A burst without a good packet counts too, or a flood of bad ones would never end.
+            Some(good) => packets += good.max(1),
+            None => return Received { packets, more: false },
+        }
+    }
+    Received { packets, more: true }
+}
+
+/// Direct traffic.
+fn from_own(wire: &Wire, ring: &mut RxRing, sink: &mut impl FnMut(Datagram<'_>)) -> Option<usize> {
+    let burst = receive(wire, wire.own(), &mut ring.buffer)?;
+    let flow = ring.flows.get(wire, burst.source, burst.port, wire.own().port());
+    let mut inspector = Inspector::new(wire, flow, 0);
+    for sealed in ring.buffer[..burst.length].chunks(burst.segment) {
+        if let Some(packet) = inspector.open(sealed) {
+            if wire.is_own(qpn::slot(qpn::destination(packet))) {
+                inspector.hand_over(Datagram { source: burst.source, packet }, sink);
+            } else {
+                wire.counters().rx_stray.add(1);
+            }
+        }
+    }
+    Some(inspector.finish())
+}
+
+/// What came to the RoCE port: ours, or to be forwarded.
+fn from_roce_port(
+    wire: &Wire,
+    ring: &mut RxRing,
+    udp: &Udp,
+    sink: &mut impl FnMut(Datagram<'_>),
+) -> Option<usize> {
+    let burst = receive(wire, udp, &mut ring.buffer)?;
+    let flow = ring.flows.get(wire, burst.source, burst.port, udp.port());
+    let mut inspector = Inspector::new(wire, flow, 0);
+    let data = &ring.buffer[..burst.length];
+    // Neighbours for the same slot travel on together: the place of the first of them, and the slot.
+    let mut run: Option<(usize, u16)> = None;
+    for (index, sealed) in data.chunks(burst.segment).enumerate() {
+        let slot = if sealed.len() < Bth::LEN { 0 } else { qpn::slot(qpn::destination(sealed)) };
+        let foreign = slot != 0 && !wire.is_own(slot);
+        if let Some((start, to)) = run
+            && (!foreign || to != slot)
+        {
+            forward(wire, &burst, data, start..index, to);
+            run = None;
+        }
+        if foreign {
+            run = run.or(Some((index, slot)));
+        } else {
+            inspector.expect(index as u16);
+            if let Some(packet) = inspector.open(sealed) {
+                inspector.hand_over(Datagram { source: burst.source, packet }, sink);
+            }
+        }
+    }
+    if let Some((start, to)) = run {
+        forward(wire, &burst, data, start..data.len().div_ceil(burst.segment), to);
+    }
+    Some(inspector.finish())
+}
+
+/// Passes on the packets of `data` numbered `range`.
+fn forward(wire: &Wire, burst: &Burst, data: &[u8], range: std::ops::Range<usize>, to: u16) {
+    let count = range.len() as u64;
+    let bytes = &data[range.start * burst.segment..data.len().min(range.end * burst.segment)];
+    let header = Header {
+        kind: Kind::Foreign,
+        ask: false,
+        // Sizes and positions inside a datagram of at most 65 535 bytes.
+        segment: burst.segment as u16,
+        first: range.start as u16,
+        port: burst.port,
+        source: burst.source,
+    };
+    match wire.send_to_slot(to, &header, bytes) {
+        Ok(()) => wire.counters().forwarded.add(count),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            wire.counters().rx_stray.add(count);
+        }
+        // The owner does not keep up; waiting would hold up everybody else's packets.
+        Err(_) => wire.counters().forward_dropped.add(count),
+    }
+}
+
+/// What came to a slot's socket: hellos, first packets, and what the holder passed on.
+fn from_slot(
+    wire: &Wire,
+    ring: &mut RxRing,
+    slot: &Slot,
+    sink: &mut impl FnMut(Datagram<'_>),
+) -> Option<usize> {
+    let (length, from) = slot.socket.recv_from(&mut ring.buffer).ok()?;
+    let malformed = || wire.counters().rx_malformed.add(1);
+    let parsed = if length < BUFFER { Header::parse(&ring.buffer[..length]) } else { None };
+    let Some((header, packets)) = parsed else {
+        malformed();
+        return Some(0);
+    };
+    let flow = match header.kind {
+        Kind::Foreign => ring.flows.get(wire, header.source, header.port, wire.roce_port()),
+        Kind::Hello | Kind::Local => {
+            // Only the owner of a slot can send from its name.
+            let Some(peer) = from.as_abstract_name().and_then(|name| wire.names().parse(name)) else {
+                malformed();
+                return Some(0);
+            };
+            wire.learn(peer, header.port);
+            if header.ask {
+                // It asked for the port of this slot, so the answer has to come from it. When its
+                // queue is full it will ask again.
+                let _ = wire.greet(slot, peer, false);
+            }
+            None
+        }
+    };
+    let mut inspector = Inspector::new(wire, flow, header.first);
+    if header.kind != Kind::Hello {
+        for bytes in packets.chunks(header.segment.into()) {
+            let packet =
+                if header.kind == Kind::Local { inspector.check(bytes) } else { inspector.open(bytes) };
+            if let Some(packet) = packet {
+                inspector.hand_over(Datagram { source: header.source, packet }, sink);
+            }
+        }
+    }
+    Some(inspector.finish())
+}
+
+/// One burst, or `None` when there is nothing or the socket is of no use.
+fn receive(wire: &Wire, udp: &Udp, buffer: &mut [u8]) -> Option<Burst> {
+    match udp.recv(buffer) {
+        Ok(burst) => burst,
+        Err(_) => {
+            wire.counters().rx_malformed.add(1);
+            None
+        }
+    }
+}
+
+/// Judges the packets of one burst and counts them.
+struct Inspector<'a> {
+    wire: &'a Wire,
+    /// `None` if the sender's address family is not ours, which cannot be.
+    flow: Option<Flow>,
+    /// The identification that the next packet's IP header had, if its sender is one like us.
+    expected: u16,
+    packets: u64,
+    bytes: u64,
+}
+
+impl<'a> Inspector<'a> {
+    fn new(wire: &'a Wire, flow: Option<Flow>, expected: u16) -> Self {
+        Self { wire, flow, expected, packets: 0, bytes: 0 }
+    }
+
+    /// The next packet is number `index` of the burst.
+    fn expect(&mut self, index: u16) {
+        self.expected = index;
+    }
+
+    /// The packet in `sealed`, if it looks like one and its ICRC is right.
+    fn open<'p>(&mut self, sealed: &'p [u8]) -> Option<&'p [u8]> {
+        if sealed.len() < Bth::LEN + ICRC_LEN {
+            self.wire.counters().rx_malformed.add(1);
+            return None;
+        }
+        let expected = self.expected;
+        let opened = self.flow?.verify_any_identification(expected, sealed);
+        let Some((packet, identification)) = opened else {
+            self.expected = expected.wrapping_add(1);
+            self.wire.counters().rx_bad_icrc.add(1);
+            return None;
+        };
+        // A sender that counts goes on counting; one that does not sends the same again.
+        self.expected = identification.wrapping_add(1);
+        if identification != expected && self.flow_has_identification() {
+            self.wire.counters().rx_guessed_ident.add(1);
+        }
+        self.check(packet)
+    }
+
+    fn flow_has_identification(&self) -> bool {
+        self.wire.address().is_ipv4()
+    }
+
+    /// The packet, if it looks like one.
+    fn check<'p>(&mut self, packet: &'p [u8]) -> Option<&'p [u8]> {
+        let sound = packet.len() >= Bth::LEN && packet.len().is_multiple_of(4);
+        if !sound {
+            self.wire.counters().rx_malformed.add(1);
+        }
+        sound.then_some(packet)
+    }
+
+    fn hand_over(&mut self, datagram: Datagram<'_>, sink: &mut impl FnMut(Datagram<'_>)) {
+        self.packets += 1;
+        self.bytes += (datagram.packet.len() + ICRC_LEN) as u64;
+        sink(datagram);
+    }
+
+    /// Counts, and says how many packets were good.
+    fn finish(self) -> usize {
+        self.wire.counters().rx_packets.add(self.packets);
+        self.wire.counters().rx_bytes.add(self.bytes);
+        self.packets as usize
+    }
+}
+
+impl Received {
+    fn add(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.more |= other.more;
+    }
+}

@@ -1,0 +1,226 @@
+//! Sending: batches of packets, where they go, and what happens when they cannot.
+//!
+//! Owns the buffer in which packets to one destination collect until one system call takes them all,
+//! their ICRC, and the choice between the peer's UDP port and its slot socket. A packet that cannot
+//! be sent is counted and dropped, as a wire would: the transport above recovers.
+//!
+//! Read first: udp(7) (`UDP_SEGMENT`): all segments of a batch are of one size, the last may be
+//! shorter. A packet that is longer than those before it begins a new batch.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use ibex_wire::ICRC_LEN;
+use ibex_wire::icrc::Flow;
+
+use super::forward::{Header, Kind};
+use super::qpn;
+use super::udp::{MAX_PAYLOAD, Target};
+use super::wire::Wire;
+
+/// The largest packet a batch takes, bytes: headers, 4096 bytes of payload and padding, without the ICRC.
+pub(crate) const MAX_PACKET: usize = 4096 + 64;
+
+/// Sends tried when the socket buffer is full. Each gives way to other threads, among them whoever
+/// empties it; on loopback the buffer never fills, on a network card it takes microseconds.
+const FULL_TRIES: u32 = 64;
+
+/// The queue pair a packet is sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Peer {
+    /// Address of the device the queue pair is on.
+    pub(crate) address: IpAddr,
+    /// Its queue pair number.
+    pub(crate) qpn: u32,
+}
+
+/// Where a packet travels to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Route {
+    /// Over UDP to this socket, with ICRC.
+    Udp(SocketAddr),
+    /// To the socket of this slot on our address, without.
+    Slot(u16),
+}
+
+/// A route, ready to be used.
+#[derive(Debug, Clone)]
+pub(super) enum Path {
+    Udp(Target, Flow),
+    Slot(u16),
+    /// There is none: the destination's address family is not ours.
+    None,
+}
+
+/// Packets collected for one system call; keep one and reuse it.
+///
+/// What is still in it when it is dropped is not sent.
+#[derive(Debug)]
+pub(crate) struct TxBatch {
+    buffer: Box<[u8]>,
+    route: Route,
+    /// `route`, prepared.
+    path: Path,
+    /// Packets collected.
+    count: usize,
+    /// Bytes collected.
+    end: usize,
+    /// Bytes of each packet but the last.
+    segment: usize,
+    /// Whether the last one was shorter, so that none can follow.
+    closed: bool,
+}
+
+impl TxBatch {
+    /// An empty batch.
+    pub(crate) fn new() -> Self {
+        Self {
+            // A packet is written before its length, and so whether it fits, is known.
+            buffer: vec![0; MAX_PAYLOAD + MAX_PACKET + ICRC_LEN].into_boxed_slice(),
+            route: Route::Slot(0),
+            path: Path::None,
+            count: 0,
+            end: 0,
+            segment: 0,
+            closed: false,
+        }
+    }
+
+    /// Lets `write` put one packet (BTH to padding, without the ICRC) for `to` into the batch; it
+    /// gets [`MAX_PACKET`] bytes and returns how many it wrote, 0 for none.
+    ///
+    /// What was collected before is sent first when the packet cannot join it. Returns whether there
+    /// was a packet, so that `while batch.push(…) {}` drains a queue.
+    ///
+    /// # Panics
+    /// If `write` claims more bytes than it was given, or fewer than a BTH.
+    pub(crate) fn push(&mut self, wire: &Wire, to: Peer, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
+        let route = wire.route(to);
+        if route != self.route {
+            self.flush(wire);
+            self.path = Path::new(wire, route);
+            self.route = route;
+        }
+        if self.closed || self.count == wire.max_segments() || self.end + self.segment > MAX_PAYLOAD {
+            self.flush(wire);
+        }
+        let start = self.end;
+        let written = write(&mut self.buffer[start..start + MAX_PACKET]);
+        if written == 0 {
+            return false;
+        }
+        let length = match self.path {
+            Path::Udp(..) => written + ICRC_LEN,
+            Path::Slot(_) | Path::None => written,
+        };
+        if self.count > 0 && length > self.segment {
+            self.flush(wire);
+            self.buffer.copy_within(start..start + written, 0);
+        }
+        if let Path::Udp(_, flow) = &self.path {
+            // The kernel numbers the segments of a batch from 0; a batch has at most 64.
+            flow.seal(self.count as u16, &mut self.buffer[self.end..self.end + length]);
+        }
+        if self.count == 0 {
+            self.segment = length;
+        }
+        self.closed = length < self.segment;
+        self.end += length;
+        self.count += 1;
+        true
+    }
+
+    /// Sends what was collected. Call it before going to do something else.
+    pub(crate) fn flush(&mut self, wire: &Wire) {
+        if self.count == 0 {
+            return;
+        }
+        let packets = &mut self.buffer[..self.end];
+        match wire.injector() {
+            None => transmit(wire, &self.path, packets, self.segment),
+            // Batches are of one packet then.
+            Some(mut injector) => injector.send(wire, &self.path, packets),
+        }
+        (self.count, self.end, self.segment, self.closed) = (0, 0, 0, false);
+    }
+}
+
+impl Path {
+    fn new(wire: &Wire, route: Route) -> Self {
+        match route {
+            Route::Udp(address) => match Flow::new(wire.own_address(), address) {
+                Some(flow) => Self::Udp(Target::new(address), flow),
+                None => Self::None,
+            },
+            Route::Slot(slot) => Self::Slot(slot),
+        }
+    }
+}
+
+/// Sends `packets`, each of `segment` bytes, the last perhaps shorter; counts them either way.
+pub(super) fn transmit(wire: &Wire, path: &Path, packets: &mut [u8], segment: usize) {
+    let counters = wire.counters();
+    let count = packets.len().div_ceil(segment);
+    let result = match path {
+        Path::Udp(target, flow) => match patiently(|| wire.own().send(target, packets, segment)) {
+            Err(error) if count > 1 && matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => {
+                // A route without segmentation: from now on one by one, and these once more.
+                wire.stop_segmenting();
+                for packet in packets.chunks_mut(segment) {
+                    flow.seal(0, packet);
+                    transmit(wire, path, packet, segment);
+                }
+                return;
+            }
+            result => result,
+        },
+        Path::Slot(slot) => {
+            counters.tx_via_slot.add(count as u64);
+            let header = Header {
+                kind: Kind::Local,
+                ask: wire.may_ask(*slot),
+                // At most MAX_PACKET.
+                segment: segment as u16,
+                first: 0,
+                port: wire.own().port(),
+                source: wire.address(),
+            };
+            patiently(|| wire.send_to_slot(*slot, &header, packets))
+        }
+        Path::None => Err(io::ErrorKind::Unsupported.into()),
+    };
+    match result {
+        Ok(()) => {
+            counters.tx_packets.add(count as u64);
+            counters.tx_bytes.add(packets.len() as u64);
+            counters.tx_gso_batches.add((count > 1).into());
+        }
+        Err(_) => counters.tx_dropped.add(count as u64),
+    }
+}
+
+/// Tries again a few times while the socket buffer is full.
+fn patiently(mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    for _ in 1..FULL_TRIES {
+        match send() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+            result => return result,
+        }
+    }
+    send()
+}
+
+/// Where packets for `to` go, seen from `wire`.
+pub(super) fn route(wire: &Wire, to: Peer) -> Route {
+    if to.address != wire.address() {
+        return Route::Udp(wire.roce_address(to.address));
+    }
+    match qpn::slot(to.qpn) {
+        // Management queue pairs are the holder's.
+        0 => Route::Udp(wire.roce_address(to.address)),
+        slot => match wire.port_of(slot) {
+            Some(port) => Route::Udp(wire.neighbour(port)),
+            None => Route::Slot(slot),
+        },
+    }
+}
