@@ -70,3 +70,38 @@ set_loss() {
     tc qdisc replace dev v0 root netem limit 10000 loss "$1%" &&
         tc -n b qdisc replace dev v1 root netem limit 10000 loss "$1%"
 }
+
+# setup_rxe_wire: rxe1 on v0 and rxe2 on v1, both here, and packets between them really cross the pair, as between two
+# hosts (rxe binds UDP 4791 in this namespace only). IPv4 as above, GID 1; IPv6 fd78::1 and fd78::2, the last GID.
+#
+# Both addresses are local, so by default packets would turn round before the interface. Hence: what arrives is
+# local (10), what goes from one to the other leaves by its interface (20), the usual rule (0) comes after (30), and
+# neighbours are fixed.
+setup_rxe_wire() {
+    setup_veth && wire_end v0 1 2 && wire_end v1 2 1 &&
+        ip rule add pref 30 lookup local && ip rule del pref 0 &&
+        ip -6 rule add pref 30 lookup local && ip -6 rule del pref 0 &&
+        rdma link add rxe1 type rxe netdev v0 &&
+        rdma link add rxe2 type rxe netdev v1 &&
+        wait_active rxe1 &&
+        wait_active rxe2
+}
+
+# wire_end INTERFACE OWN PEER: one end of setup_rxe_wire, with the last numbers of the addresses.
+wire_end() {
+    # An address of this host may come in from outside, which rp_filter and accept_local would refuse.
+    echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter &&
+        echo 0 >"/proc/sys/net/ipv4/conf/$1/rp_filter" &&
+        echo 1 >"/proc/sys/net/ipv4/conf/$1/accept_local" &&
+        ip addr add "10.78.0.$2/24" dev "$1" &&
+        ip addr add "fd78::$2/64" dev "$1" nodad &&
+        ip link set "$1" up &&
+        ip neigh replace "10.78.0.$3" lladdr "02:00:00:00:78:0$3" nud permanent dev "$1" &&
+        ip neigh replace "fd78::$3" lladdr "02:00:00:00:78:0$3" nud permanent dev "$1" &&
+        ip route add "10.78.0.$3" dev "$1" table "10$2" &&
+        ip -6 route add "fd78::$3" dev "$1" table "10$2" &&
+        ip rule add pref 10 iif "$1" lookup local &&
+        ip -6 rule add pref 10 iif "$1" lookup local &&
+        ip rule add pref 20 from "10.78.0.$2" to "10.78.0.$3" lookup "10$2" &&
+        ip -6 rule add pref 20 from "fd78::$2" to "fd78::$3" lookup "10$2"
+}
