@@ -3,6 +3,8 @@
 //!
 //! Ethernet, IP and UDP are taken apart here by hand: the crate begins behind them.
 
+#![allow(clippy::unwrap_used, reason = "the helpers are part of the tests")]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ibex_wire::icrc::Flow;
