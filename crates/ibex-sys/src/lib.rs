@@ -2,6 +2,7 @@
 #![allow(non_camel_case_types, non_snake_case, non_upper_case_globals)]
 
 pub mod cma;
+pub mod dispatch;
 #[cfg(test)]
 mod layout;
 mod macros;
