@@ -2,9 +2,11 @@
 #![allow(non_camel_case_types, non_snake_case, non_upper_case_globals)]
 
 pub mod cma;
+pub mod convention;
 pub mod dispatch;
 #[cfg(test)]
 mod layout;
+pub mod loader;
 mod macros;
 mod names;
 mod plain;
@@ -12,6 +14,8 @@ pub mod table;
 pub mod verbs;
 
 pub use cma::*;
+pub use convention::Errno;
+pub use loader::LoadError;
 pub use plain::{Plain, zeroed};
 pub use table::{Cm, Verbs};
 pub use verbs::*;
