@@ -19,7 +19,7 @@
 //! # Order of calls
 //!
 //! [`Config::from_env`] → [`Wire::open`] → [`Wire::alloc_qpn`] per queue pair → [`Wire::hello`] when
-//! its peer is known, and again when it retransmits by timeout → [`TxBatch::push`] and [`TxBatch::flush`] to send, [`Wire::recv`] to receive.
+//! its peer is known → [`TxBatch::push`] and [`TxBatch::flush`] to send, [`Wire::recv`] to receive.
 //! Sleep on [`Wire::for_each_fd`]; after each wake-up, and at the latest when it asked for it, call
 //! [`Wire::housekeeping`]. `&Wire` is shared between threads; a [`TxBatch`] and an [`RxRing`] belong
 //! to whoever drives them.
@@ -45,6 +45,8 @@ mod ifaddr;
 pub(crate) mod qpn;
 mod rx;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod tx;
 mod udp;
 mod wire;

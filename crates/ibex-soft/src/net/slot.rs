@@ -80,7 +80,7 @@ impl Slots {
         if let Some(number) = numbers.iter_mut().find_map(Numbers::take) {
             return Ok(number);
         }
-        let mut slot = self.add(names, &mut numbers, &mut added)?;
+        let mut slot = self.add(names, &numbers, &mut added)?;
         slot.take().ok_or(NetError::NoQpn).inspect(|_| numbers.push(slot))
     }
 
@@ -90,7 +90,7 @@ impl Slots {
     /// As [`Slots::alloc`].
     pub(super) fn open(&self, names: &Names, mut added: impl FnMut(u16)) -> Result<(), NetError> {
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = self.add(names, &mut numbers, &mut added)?;
+        let slot = self.add(names, &numbers, &mut added)?;
         numbers.push(slot);
         Ok(())
     }
@@ -107,7 +107,7 @@ impl Slots {
     fn add(
         &self,
         names: &Names,
-        numbers: &mut Vec<Numbers>,
+        numbers: &[Numbers],
         added: &mut impl FnMut(u16),
     ) -> Result<Numbers, NetError> {
         let place = self.owned.get(numbers.len()).ok_or(NetError::NoQpn)?;

@@ -93,6 +93,12 @@ impl Udp {
         Ok(Self { socket, port, receive_buffer })
     }
 
+    /// The bare socket, its options kept.
+    #[cfg(test)]
+    pub(super) fn into_std(self) -> UdpSocket {
+        self.socket
+    }
+
     /// The port it is bound to.
     pub(super) fn port(&self) -> u16 {
         self.port
@@ -168,7 +174,7 @@ impl Udp {
         }
         // Never negative here, and never more than the buffer holds.
         let length = length as usize;
-        let segment = control.get(header.msg_controllen as usize, libc::SOL_UDP, libc::UDP_GRO);
+        let segment = control.get(header.msg_controllen, libc::SOL_UDP, libc::UDP_GRO);
         let segment = segment.filter(|&size| size > 0).unwrap_or(length.max(1));
         let (source, port) = sender(&name)?;
         Ok(Some(Burst { length, segment, source, port }))

@@ -126,9 +126,8 @@ impl Wire {
     }
 
     /// Asks a peer on this address for its UDP port. Call it when a queue pair learns its destination,
-    /// so that the first packet need not ask, and when one retransmits by timeout: the peer may have
-    /// been replaced by another process. At most one system call, at most one a millisecond per
-    /// process asked.
+    /// so that the first packet need not ask. At most one system call, at most one a millisecond per
+    /// slot asked.
     pub(crate) fn hello(&self, peer: Peer) {
         let slot = qpn::slot(peer.qpn);
         let local = peer.address == self.address() && slot != 0 && !self.is_own(slot);
@@ -139,6 +138,14 @@ impl Wire {
             // A full queue will be asked again by the first packet.
             let _ = self.greet(first, slot, true);
         }
+    }
+
+    /// No longer trusts what was learned about a peer that does not answer: it may have been replaced
+    /// by another process. Call it when a queue pair retransmits by timeout. Costs what
+    /// [`Wire::hello`] does; the known port stays in use until the slot's owner tells another, or
+    /// turns out to be gone.
+    pub(crate) fn forget(&self, peer: Peer) {
+        self.hello(peer);
     }
 
     /// Receives up to about `budget` packets from each socket (what the kernel coalesced is not split)
@@ -269,7 +276,7 @@ impl Wire {
     }
 
     /// Forgets the port of a slot that nobody owns any more.
-    fn forget(&self, slot: u16) {
+    fn unlearn(&self, slot: u16) {
         if !self.is_own(slot) && self.known[usize::from(slot)].port.swap(0, Ordering::Relaxed) != 0 {
             self.counters.forgotten.add(1);
         }
@@ -312,7 +319,7 @@ impl Wire {
         let address = self.names.slot_address(to)?;
         let result = SockRef::from(&from.socket).send_to_vectored(&parts, &address);
         if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-            self.forget(to);
+            self.unlearn(to);
         }
         result.map(drop)
     }
