@@ -16,12 +16,20 @@
 //!
 //! Facts are from the InfiniBand Architecture Specification, volume 1, chapters 9 (transport), 10 and 11 (verbs).
 
+mod answers;
+mod completer;
 mod completion;
 mod config;
 mod counters;
+mod errors;
 mod host;
+mod output;
 mod qp;
+mod requester;
+mod responder;
+mod retry;
 mod state;
+mod window;
 mod wqe;
 
 pub use completion::{Completion, Event, RecvCompletion, SendCompletion, WcOpcode, WcStatus};

@@ -1,0 +1,407 @@
+//! The requester: the send queue, and turning it into request packets.
+//!
+//! Owns which request is sent next and from where, segmentation, the fence, the limits on what is in flight, and going
+//! back. Taking in responses is in `completer.rs`, timers and counters in `retry.rs`, the window in `window.rs`.
+//! IBTA 9.7.3 (send queue), 9.7.4.1 (requester side).
+//!
+//! Sequence numbers are kept in 64 bits here, of which the wire sees the low 24: older and newer are then plain
+//! comparisons. All of a request's numbers are known when it is posted, one for each packet of a SEND or WRITE, one for
+//! each packet of a READ's response, one for an atomic.
+//!
+//! ```text
+//!  send queue   │ done │  sent, not acknowledged  │ sent once, to be sent again │ never sent │
+//!                      └ una                      └ nxt (in request `cur`)      └ high
+//! ```
+
+use std::collections::VecDeque;
+
+use ibex_wire::{AtomicEth, Bth, Header, Ieth, ImmDt, Mtu, Opcode, Pkey, Psn, Qpn, Reth, padding};
+
+use crate::output::Output;
+use crate::retry::Retry;
+use crate::window::Window;
+use crate::{
+    Host, LocalFault, MAX_MESSAGE, Nanos, RtsAttr, SendCompletion, SendOp, SendWqe, Transmit, Tuning,
+    WcStatus,
+};
+
+/// What the requester knows of the connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Route {
+    pub(crate) remote_qpn: Qpn,
+    pub(crate) pkey: Pkey,
+    pub(crate) mtu: Mtu,
+}
+
+/// A send request with its sequence numbers, `first..end`.
+pub(crate) struct Entry {
+    pub(crate) wqe: SendWqe,
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+}
+
+/// The send queue of a connection that is, or was, in RTS.
+pub(crate) struct Requester {
+    pub(crate) route: Route,
+    /// Posted and not completed, oldest first. `una` lies in the first one, if there is one.
+    pub(crate) sq: VecDeque<Entry>,
+    /// The number of the next request to be posted.
+    end: u64,
+    /// The oldest number not acknowledged.
+    pub(crate) una: u64,
+    /// The next number to send.
+    pub(crate) nxt: u64,
+    /// One past the highest number ever sent.
+    pub(crate) high: u64,
+    /// Index in `sq` of the request that holds `nxt`; its length when all has been sent.
+    pub(crate) cur: usize,
+    /// READs and atomics among `sq[..cur]`: what a fence waits for.
+    pub(crate) data_before: usize,
+    /// The end of each READ piece and atomic in flight.
+    pub(crate) data_in_flight: VecDeque<u64>,
+    max_rd_atomic: usize,
+    pub(crate) window: Window,
+    pub(crate) retry: Retry,
+    /// `una` at the last time it went back because something was missing. Going back twice from one place would answer
+    /// one loss several times; if the second attempt is lost too, the timer notices.
+    pub(crate) went_back_at: Option<u64>,
+    /// Packets since the last one that asked for an acknowledgement.
+    since_ack: u32,
+    ack_every: u32,
+    read_chunk: u64,
+    /// In SQD: no request from this number on is begun.
+    pub(crate) drain_at: Option<u64>,
+    /// The first request of `sq` has failed and its completion is out; the queue pair must move to ERR.
+    pub(crate) failed: bool,
+}
+
+/// Where 64-bit numbers start, so that going below the first PSN never underflows.
+const EPOCH: u64 = 1 << 32;
+
+impl Requester {
+    pub(crate) fn new(route: Route, attr: &RtsAttr, tuning: &Tuning, sq: VecDeque<Entry>) -> Requester {
+        let start = EPOCH + u64::from(attr.sq_psn.get());
+        Requester {
+            route,
+            sq,
+            end: start,
+            una: start,
+            nxt: start,
+            high: start,
+            cur: 0,
+            data_before: 0,
+            data_in_flight: VecDeque::with_capacity(usize::from(attr.max_rd_atomic)),
+            max_rd_atomic: usize::from(attr.max_rd_atomic),
+            window: Window::new(tuning.max_window),
+            retry: Retry::new(attr.timeout, attr.retry, attr.rnr_retry),
+            went_back_at: None,
+            since_ack: 0,
+            ack_every: tuning.ack_every.max(1),
+            // A piece is sent whole, so one larger than the window would make the window meaningless.
+            read_chunk: u64::from(tuning.read_chunk.min(tuning.max_window).clamp(1, 1 << 16)),
+            drain_at: None,
+            failed: false,
+        }
+    }
+
+    /// The number of the next request to be posted, as the wire has it.
+    pub(crate) fn next_psn(&self) -> Psn {
+        wire(self.end)
+    }
+
+    #[inline]
+    pub(crate) fn post(&mut self, mut wqe: SendWqe) {
+        let packets = match wqe.op {
+            SendOp::Send { .. } | SendOp::Write { .. } | SendOp::Read { .. } => {
+                self.route.mtu.packets(wqe.len)
+            }
+            SendOp::CompareSwap { .. } | SendOp::FetchAdd { .. } => {
+                wqe.len = 8;
+                1
+            }
+        };
+        let first = self.end;
+        self.end += u64::from(packets);
+        self.sq.push_back(Entry { wqe, first, end: self.end });
+    }
+
+    /// Whether the next packet may be sent now as far as order and limits go.
+    #[inline]
+    fn is_blocked(&self, entry: &Entry) -> bool {
+        if self.nxt == entry.first {
+            let draining = self.drain_at.is_some_and(|at| entry.first >= at);
+            if draining || (entry.wqe.fence && self.data_before > 0) {
+                return true;
+            }
+        }
+        let in_flight = self.nxt - self.una;
+        let window = u64::from(self.window.size());
+        if !entry.wqe.op.awaits_data() {
+            return in_flight >= window;
+        }
+        // A limit of 0 does not block: it is a fault, reported when the request is reached.
+        let full = self.max_rd_atomic != 0 && self.data_in_flight.len() >= self.max_rd_atomic;
+        full || (in_flight > 0 && in_flight + self.piece(entry) > window)
+    }
+
+    /// Packets of the READ request to be sent next. Pieces always end at the same places, so that one asked for again
+    /// is a part of one that the responder remembers.
+    fn piece(&self, entry: &Entry) -> u64 {
+        let into = self.nxt - entry.first;
+        (self.read_chunk - into % self.read_chunk).min(entry.end - self.nxt)
+    }
+
+    #[inline]
+    pub(crate) fn wants_transmit(&self) -> bool {
+        !self.retry.in_rnr_wait() && self.sq.get(self.cur).is_some_and(|entry| !self.is_blocked(entry))
+    }
+
+    /// Writes the next request packet.
+    #[inline]
+    pub(crate) fn poll<H: Host>(
+        &mut self,
+        now: Nanos,
+        host: &mut H,
+        buf: &mut [u8],
+        out: &mut Output,
+    ) -> Option<Transmit> {
+        let entry = self.sq.get(self.cur)?;
+        self.retry.end_rnr_wait(now);
+        if self.is_blocked(entry) || self.retry.in_rnr_wait() {
+            return None;
+        }
+        let sent = match entry.wqe.op {
+            SendOp::Send { .. } | SendOp::Write { .. } => self.send_or_write(host, buf),
+            SendOp::Read { .. } => self.read(buf),
+            SendOp::CompareSwap { .. } | SendOp::FetchAdd { .. } => self.atomic(buf),
+        };
+        let transmit = match sent {
+            Ok(transmit) => transmit?,
+            Err(fault) => {
+                // Requests complete in order: the fault waits until this one is the oldest.
+                if self.cur == 0 {
+                    self.fail(fault.status(), out);
+                }
+                return None;
+            }
+        };
+        self.high = self.high.max(self.nxt);
+        self.retry.on_sent(now);
+        let entry = &self.sq[self.cur];
+        if self.nxt == entry.end {
+            self.data_before += usize::from(entry.wqe.op.awaits_data());
+            self.cur += 1;
+        }
+        Some(transmit)
+    }
+
+    /// One packet of a SEND or WRITE. `Ok(None)` if `buf` is too short.
+    #[inline]
+    fn send_or_write<H: Host>(
+        &mut self,
+        host: &mut H,
+        buf: &mut [u8],
+    ) -> Result<Option<Transmit>, LocalFault> {
+        let entry = &self.sq[self.cur];
+        let wqe = &entry.wqe;
+        if wqe.len > MAX_MESSAGE {
+            return Err(LocalFault::Length);
+        }
+        let mtu = self.route.mtu;
+        let offset = ((self.nxt - entry.first) << mtu.shift()) as u32;
+        let len = (wqe.len - offset).min(mtu.bytes() as u32) as usize;
+        let first = self.nxt == entry.first;
+        let last = self.nxt + 1 == entry.end;
+        let opcode = match wqe.op {
+            SendOp::Write { imm, .. } => write_opcode(first, last, imm.is_some()),
+            SendOp::Send { imm, inv } => send_opcode(first, last, imm.is_some(), inv.is_some()),
+            _ => return Err(LocalFault::Operation),
+        };
+        let pad = padding(len);
+        let window_full = self.nxt + 1 - self.una >= u64::from(self.window.size());
+        let ack_req = last || window_full || self.since_ack + 1 >= self.ack_every;
+        let bth = Bth {
+            solicited: wqe.solicited && last,
+            pad: pad as u8,
+            pkey: self.route.pkey,
+            ack_req,
+            ..Bth::new(opcode, self.route.remote_qpn, wire(self.nxt))
+        };
+        let Some(mut rest) = bth.put(buf) else { return Ok(None) };
+        match wqe.op {
+            SendOp::Write { rkey, va, imm } => {
+                if first {
+                    let Some(after) = (Reth { va, rkey, len: wqe.len }).put(rest) else { return Ok(None) };
+                    rest = after;
+                }
+                if let (true, Some(imm)) = (last, imm) {
+                    let Some(after) = ImmDt(imm).put(rest) else { return Ok(None) };
+                    rest = after;
+                }
+            }
+            SendOp::Send { imm, inv } if last => {
+                let after = match (imm, inv) {
+                    (Some(imm), _) => ImmDt(imm).put(rest),
+                    (None, Some(rkey)) => Ieth { rkey }.put(rest),
+                    (None, None) => Some(rest),
+                };
+                let Some(after) = after else { return Ok(None) };
+                rest = after;
+            }
+            _ => {}
+        }
+        let Some(payload) = rest.get_mut(..len + pad) else { return Ok(None) };
+        if len > 0 {
+            host.gather(wqe.cookie, offset, &mut payload[..len])?;
+            payload[len..].fill(0);
+        }
+        self.since_ack = if ack_req { 0 } else { self.since_ack + 1 };
+        self.nxt += 1;
+        let more = self.nxt < entry.end && !window_full;
+        Ok(Some(Transmit { len: opcode.header_len() + len + pad, more }))
+    }
+
+    /// A READ request, for a whole READ or a piece of it.
+    fn read(&mut self, buf: &mut [u8]) -> Result<Option<Transmit>, LocalFault> {
+        let entry = &self.sq[self.cur];
+        let SendOp::Read { rkey, va } = entry.wqe.op else { return Err(LocalFault::Operation) };
+        if self.max_rd_atomic == 0 {
+            return Err(LocalFault::Operation);
+        }
+        if entry.wqe.len > MAX_MESSAGE {
+            return Err(LocalFault::Length);
+        }
+        let shift = self.route.mtu.shift();
+        let piece = self.piece(entry);
+        let offset = (self.nxt - entry.first) << shift;
+        let len = (piece << shift).min(u64::from(entry.wqe.len) - offset) as u32;
+        let reth = Reth { va: va.wrapping_add(offset), rkey, len };
+        Ok(self.data_request(Opcode::RC_READ_REQUEST, piece, buf, |rest| reth.put(rest).map(|_| Reth::LEN)))
+    }
+
+    /// An atomic request.
+    fn atomic(&mut self, buf: &mut [u8]) -> Result<Option<Transmit>, LocalFault> {
+        if self.max_rd_atomic == 0 {
+            return Err(LocalFault::Operation);
+        }
+        let (opcode, eth) = match self.sq[self.cur].wqe.op {
+            SendOp::CompareSwap { rkey, va, compare, swap } => {
+                (Opcode::RC_COMPARE_SWAP, AtomicEth { va, rkey, swap_add: swap, compare })
+            }
+            SendOp::FetchAdd { rkey, va, add } => {
+                (Opcode::RC_FETCH_ADD, AtomicEth { va, rkey, swap_add: add, compare: 0 })
+            }
+            _ => return Err(LocalFault::Operation),
+        };
+        Ok(self.data_request(opcode, 1, buf, |rest| eth.put(rest).map(|_| AtomicEth::LEN)))
+    }
+
+    /// A request without payload that is answered with `packets` packets.
+    fn data_request(
+        &mut self,
+        opcode: Opcode,
+        packets: u64,
+        buf: &mut [u8],
+        put: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> Option<Transmit> {
+        let bth = Bth {
+            pkey: self.route.pkey,
+            ack_req: true,
+            ..Bth::new(opcode, self.route.remote_qpn, wire(self.nxt))
+        };
+        let len = Bth::LEN + put(bth.put(buf)?)?;
+        self.nxt += packets;
+        self.data_in_flight.push_back(self.nxt);
+        self.since_ack = 0;
+        Some(Transmit { len, more: false })
+    }
+
+    /// Sends again from the oldest number not acknowledged.
+    pub(crate) fn go_back(&mut self) {
+        self.nxt = self.una;
+        self.cur = 0;
+        self.data_before = 0;
+        self.data_in_flight.clear();
+        self.since_ack = 0;
+        self.retry.disarm();
+    }
+
+    /// Ends the oldest request with `status`. The rest is flushed when the queue pair moves to ERR.
+    pub(crate) fn fail(&mut self, status: WcStatus, out: &mut Output) {
+        self.finish_front(status, out);
+        self.failed = true;
+    }
+
+    /// Takes the oldest request off the queue with a completion.
+    #[inline]
+    pub(crate) fn finish_front(&mut self, status: WcStatus, out: &mut Output) {
+        let Some(entry) = self.sq.pop_front() else { return };
+        if self.cur > 0 {
+            self.cur -= 1;
+            self.data_before -= usize::from(entry.wqe.op.awaits_data());
+        }
+        out.send_done(completion(&entry.wqe, status));
+    }
+
+    /// Begins SQD: what has been begun is finished, nothing else started.
+    pub(crate) fn begin_drain(&mut self) {
+        let begun = self.sq.iter().take_while(|entry| entry.first < self.high).last();
+        self.drain_at = Some(begun.map_or(self.una, |entry| entry.end));
+    }
+
+    /// Whether everything begun before SQD has finished.
+    #[inline]
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drain_at.is_some_and(|at| self.una >= at)
+    }
+
+    /// Gives the queue back for the next life of the queue pair.
+    pub(crate) fn into_queue(mut self) -> VecDeque<Entry> {
+        self.sq.clear();
+        self.sq
+    }
+}
+
+/// The completion of a request.
+#[inline]
+pub(crate) fn completion(wqe: &SendWqe, status: WcStatus) -> SendCompletion {
+    SendCompletion {
+        cookie: wqe.cookie,
+        status,
+        opcode: wqe.op.wc_opcode(),
+        byte_len: wqe.len,
+        signaled: wqe.signaled,
+    }
+}
+
+/// The 24 bits that the wire sees.
+#[inline]
+pub(crate) fn wire(number: u64) -> Psn {
+    Psn::new(number as u32)
+}
+
+#[inline]
+fn send_opcode(first: bool, last: bool, imm: bool, inv: bool) -> Opcode {
+    match (first, last) {
+        (true, false) => Opcode::RC_SEND_FIRST,
+        (false, false) => Opcode::RC_SEND_MIDDLE,
+        (false, true) if imm => Opcode::RC_SEND_LAST_IMM,
+        (false, true) if inv => Opcode::RC_SEND_LAST_INV,
+        (false, true) => Opcode::RC_SEND_LAST,
+        (true, true) if imm => Opcode::RC_SEND_ONLY_IMM,
+        (true, true) if inv => Opcode::RC_SEND_ONLY_INV,
+        (true, true) => Opcode::RC_SEND_ONLY,
+    }
+}
+
+#[inline]
+fn write_opcode(first: bool, last: bool, imm: bool) -> Opcode {
+    match (first, last) {
+        (true, false) => Opcode::RC_WRITE_FIRST,
+        (false, false) => Opcode::RC_WRITE_MIDDLE,
+        (false, true) if imm => Opcode::RC_WRITE_LAST_IMM,
+        (false, true) => Opcode::RC_WRITE_LAST,
+        (true, true) if imm => Opcode::RC_WRITE_ONLY_IMM,
+        (true, true) => Opcode::RC_WRITE_ONLY,
+    }
+}

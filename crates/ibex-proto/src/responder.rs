@@ -1,0 +1,349 @@
+//! The responder: executing the peer's requests in order, each once.
+//!
+//! Owns sequence checking, the rules of what may follow what in a message, lengths, rights, and what a repeated request
+//! means. What is sent back is queued in `answers.rs`. IBTA 9.7.4.2 (responder side), 9.7.5.1 and 9.9.3 (its errors).
+//!
+//! | the request is | then |
+//! |---|---|
+//! | the next one | executed; acknowledged if asked for |
+//! | ahead | dropped; one NAK until the next one has come |
+//! | behind | SEND, WRITE: acknowledged again; READ: executed again; atomic: answered from memory |
+//!
+//! "Ahead" and "behind" are the two halves of the circle of sequence numbers.
+
+use ibex_wire::{AtomicEth, Mtu, NakCode, Opcode, Packet, Psn, Qpn, Reth, Rkey, Syndrome};
+
+use crate::answers::Answers;
+use crate::errors::Refusal;
+use crate::output::Output;
+use crate::{
+    AtomicOp, Host, MAX_MESSAGE, RecvCompletion, RecvWqe, RemoteAccess, RtrAttr, WcOpcode, WcStatus,
+};
+
+/// The message of which packets have come, but not the last one.
+#[derive(Clone, Copy)]
+enum Message {
+    None,
+    Send { recv: RecvWqe, filled: u32 },
+    Write { rkey: Rkey, va: u64, filled: u32, total: u32 },
+}
+
+/// Why a request was not executed.
+enum Stop {
+    /// No receive request.
+    NotReady,
+    /// The connection ends.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Stop {
+        Stop::Refused(refusal)
+    }
+}
+
+/// The receiving half of a connection.
+pub(crate) struct Responder {
+    /// The next number to be executed.
+    pub(crate) expected: Psn,
+    /// Messages executed, modulo 2^24.
+    pub(crate) msn: u32,
+    message: Message,
+    /// A NAK has been sent for `expected`; what comes ahead of it is dropped in silence.
+    awaiting: bool,
+    pub(crate) answers: Answers,
+    mtu: Mtu,
+    max_resources: u8,
+    pub(crate) min_rnr_timer: u8,
+    remote_qpn: Qpn,
+}
+
+impl Responder {
+    pub(crate) fn new(attr: &RtrAttr) -> Responder {
+        Responder {
+            expected: attr.rq_psn,
+            msn: 0,
+            message: Message::None,
+            awaiting: false,
+            answers: Answers::new(attr.max_dest_rd_atomic),
+            mtu: attr.path_mtu,
+            max_resources: attr.max_dest_rd_atomic,
+            min_rnr_timer: attr.min_rnr_timer,
+            remote_qpn: attr.remote_qpn,
+        }
+    }
+
+    /// Takes in a request. An error ends the connection; its NAK is queued already.
+    #[inline]
+    pub(crate) fn handle_request<H: Host>(
+        &mut self,
+        packet: &Packet<'_>,
+        access: RemoteAccess,
+        host: &mut H,
+        out: &mut Output,
+    ) -> Result<(), Refusal> {
+        let distance = packet.bth().psn.distance_from(self.expected);
+        if distance < 0 {
+            out.counters.duplicate_requests += 1;
+            self.answer_again(packet);
+            return Ok(());
+        }
+        if distance > 0 {
+            out.counters.out_of_sequence += 1;
+            if !self.awaiting {
+                self.awaiting = true;
+                out.counters.sequence_naks_sent += 1;
+                self.answers.nak(self.expected, Syndrome::Nak(NakCode::PSN_SEQUENCE), self.msn);
+            }
+            return Ok(());
+        }
+        if self.awaiting {
+            self.awaiting = false;
+            self.answers.withdraw_nak();
+        }
+        match self.execute(packet, access, host, out) {
+            Ok(()) => Ok(()),
+            Err(Stop::NotReady) => {
+                self.awaiting = true;
+                out.counters.rnr_naks_sent += 1;
+                let syndrome = Syndrome::RnrNak { timer: self.min_rnr_timer };
+                self.answers.nak(self.expected, syndrome, self.msn);
+                Ok(())
+            }
+            Err(Stop::Refused(refusal)) => {
+                self.flush(refusal.recv_status, out);
+                self.answers.abort(self.expected, refusal.nak, self.msn);
+                Err(refusal)
+            }
+        }
+    }
+
+    #[inline]
+    fn execute<H: Host>(
+        &mut self,
+        packet: &Packet<'_>,
+        access: RemoteAccess,
+        host: &mut H,
+        out: &mut Output,
+    ) -> Result<(), Stop> {
+        let bth = packet.bth();
+        let psn = self.expected;
+        let opcode = bth.opcode;
+        if opcode.is_send() || opcode.is_write() {
+            self.check_shape(opcode, packet.payload().len())?;
+            if opcode.is_send() {
+                self.send(packet, host, out)?;
+            } else {
+                self.write(packet, access, host, out)?;
+            }
+            if opcode.ends_message() {
+                self.msn = self.msn.wrapping_add(1);
+            }
+            self.expected = psn.next();
+            if bth.ack_req {
+                self.answers.ack(psn, self.msn);
+            }
+            return Ok(());
+        }
+        if !matches!(self.message, Message::None) || self.max_resources == 0 {
+            return Err(Refusal::INVALID.into());
+        }
+        if let Some(reth) = packet.reth() {
+            self.read(&reth, access, host)
+        } else if let Some(eth) = packet.atomic_eth() {
+            self.atomic(opcode, &eth, access, host)
+        } else {
+            Err(Refusal::INVALID.into())
+        }
+    }
+
+    /// Payload lengths by position in the message, and messages neither nested nor without a beginning.
+    #[inline]
+    fn check_shape(&self, opcode: Opcode, len: usize) -> Result<(), Refusal> {
+        let mtu = self.mtu.bytes();
+        let in_place = match self.message {
+            Message::None => opcode.starts_message(),
+            Message::Send { .. } => opcode.is_send() && !opcode.starts_message(),
+            Message::Write { .. } => opcode.is_write() && !opcode.starts_message(),
+        };
+        let length_fits = match (opcode.starts_message(), opcode.ends_message()) {
+            (_, false) => len == mtu,
+            (true, true) => len <= mtu,
+            (false, true) => (1..=mtu).contains(&len),
+        };
+        if in_place && length_fits { Ok(()) } else { Err(Refusal::INVALID) }
+    }
+
+    /// A packet of a SEND.
+    #[inline]
+    fn send<H: Host>(&mut self, packet: &Packet<'_>, host: &mut H, out: &mut Output) -> Result<(), Stop> {
+        let opcode = packet.opcode();
+        let payload = packet.payload();
+        let last = opcode.ends_message();
+        let (recv, filled) = match self.message {
+            Message::Send { recv, filled } => (recv, filled),
+            _ => (host.take_recv().ok_or(Stop::NotReady)?, 0),
+        };
+        // From here on the receive request is accounted for: an error completes it.
+        self.message = Message::Send { recv, filled };
+        let len = payload.len() as u32;
+        if len > recv.capacity.min(MAX_MESSAGE) - filled {
+            return Err(Refusal::TOO_LONG.into());
+        }
+        if len > 0 {
+            host.place(recv.cookie, filled, payload, last).map_err(|fault| Refusal::local(fault.status()))?;
+        }
+        let filled = filled + len;
+        if !last {
+            self.message = Message::Send { recv, filled };
+            return Ok(());
+        }
+        let invalidated = packet.ieth().map(|ieth| ieth.rkey);
+        if let Some(rkey) = invalidated {
+            host.invalidate(rkey).map_err(Refusal::invalidate)?;
+        }
+        self.message = Message::None;
+        out.recv_done(RecvCompletion {
+            cookie: recv.cookie,
+            status: WcStatus::SUCCESS,
+            opcode: WcOpcode::RECV,
+            byte_len: filled,
+            imm: packet.imm().map(|imm| imm.0),
+            invalidated,
+            solicited: packet.bth().solicited,
+            src_qpn: self.remote_qpn,
+        });
+        Ok(())
+    }
+
+    /// A packet of a WRITE.
+    #[inline]
+    fn write<H: Host>(
+        &mut self,
+        packet: &Packet<'_>,
+        access: RemoteAccess,
+        host: &mut H,
+        out: &mut Output,
+    ) -> Result<(), Stop> {
+        let opcode = packet.opcode();
+        let payload = packet.payload();
+        let last = opcode.ends_message();
+        let (rkey, va, filled, total) = match self.message {
+            Message::Write { rkey, va, filled, total } => (rkey, va, filled, total),
+            _ => {
+                let Reth { rkey, va, len } = packet.reth().ok_or(Refusal::INVALID)?;
+                if !access.contains(RemoteAccess::WRITE) || len > MAX_MESSAGE {
+                    return Err(Refusal::INVALID.into());
+                }
+                if len > 0 {
+                    host.check_remote(rkey, va, len, RemoteAccess::WRITE).map_err(Refusal::remote)?;
+                }
+                (rkey, va, 0, len)
+            }
+        };
+        let len = payload.len() as u32;
+        let left = total - filled;
+        // The last packet brings exactly what is left, the others leave something.
+        if if last { len != left } else { len >= left } {
+            return Err(Refusal::INVALID.into());
+        }
+        let imm = packet.imm().map(|imm| imm.0);
+        // Asked for before anything is stored: a request that is not ready has no effect.
+        let recv = match imm {
+            Some(_) => Some(host.take_recv().ok_or(Stop::NotReady)?),
+            None => None,
+        };
+        let mut done = RecvCompletion {
+            cookie: 0,
+            status: WcStatus::SUCCESS,
+            opcode: WcOpcode::RECV_RDMA_WITH_IMM,
+            byte_len: total,
+            imm,
+            invalidated: None,
+            solicited: packet.bth().solicited,
+            src_qpn: self.remote_qpn,
+        };
+        let written = match len {
+            0 => Ok(()),
+            _ => host.write_remote(rkey, va.wrapping_add(u64::from(filled)), payload, last),
+        };
+        if let Some(recv) = recv {
+            done.cookie = recv.cookie;
+            if written.is_err() {
+                done.status = WcStatus::WR_FLUSH_ERR;
+            }
+            out.recv_done(done);
+        }
+        written.map_err(Refusal::remote)?;
+        self.message =
+            if last { Message::None } else { Message::Write { rkey, va, filled: filled + len, total } };
+        Ok(())
+    }
+
+    /// A READ request.
+    fn read<H: Host>(&mut self, reth: &Reth, access: RemoteAccess, host: &mut H) -> Result<(), Stop> {
+        if !access.contains(RemoteAccess::READ) || reth.len > MAX_MESSAGE {
+            return Err(Refusal::INVALID.into());
+        }
+        self.answers.reserve()?;
+        if reth.len > 0 {
+            host.check_remote(reth.rkey, reth.va, reth.len, RemoteAccess::READ).map_err(Refusal::remote)?;
+        }
+        self.msn = self.msn.wrapping_add(1);
+        self.answers.read(self.expected, reth.rkey, reth.va, reth.len, self.mtu, self.msn);
+        self.expected += self.mtu.packets(reth.len);
+        Ok(())
+    }
+
+    /// An atomic request.
+    fn atomic<H: Host>(
+        &mut self,
+        opcode: Opcode,
+        eth: &AtomicEth,
+        access: RemoteAccess,
+        host: &mut H,
+    ) -> Result<(), Stop> {
+        if !access.contains(RemoteAccess::ATOMIC) || !eth.va.is_multiple_of(8) {
+            return Err(Refusal::INVALID.into());
+        }
+        self.answers.reserve()?;
+        let op = match opcode {
+            Opcode::RC_COMPARE_SWAP => AtomicOp::CompareSwap { compare: eth.compare, swap: eth.swap_add },
+            _ => AtomicOp::FetchAdd { add: eth.swap_add },
+        };
+        let original = host.atomic(eth.rkey, eth.va, op).map_err(Refusal::remote)?;
+        self.msn = self.msn.wrapping_add(1);
+        self.answers.atomic(self.expected, original, self.msn);
+        self.expected = self.expected.next();
+        Ok(())
+    }
+
+    /// A request that has been executed before.
+    fn answer_again(&mut self, packet: &Packet<'_>) {
+        let psn = packet.bth().psn;
+        if let Some(reth) = packet.reth().filter(|_| packet.opcode() == Opcode::RC_READ_REQUEST) {
+            self.answers.read_again(psn, reth.rkey, reth.va, reth.len, self.mtu);
+        } else if packet.opcode().is_atomic() {
+            self.answers.atomic_again(psn);
+        } else {
+            self.answers.ack_again(psn, self.expected.prev(), self.msn);
+        }
+    }
+
+    /// Completes the receive request being filled, if there is one.
+    pub(crate) fn flush(&mut self, status: WcStatus, out: &mut Output) {
+        if let Message::Send { recv, filled } = self.message {
+            out.recv_done(RecvCompletion {
+                cookie: recv.cookie,
+                status,
+                opcode: WcOpcode::RECV,
+                byte_len: filled,
+                imm: None,
+                invalidated: None,
+                solicited: false,
+                src_qpn: self.remote_qpn,
+            });
+        }
+        self.message = Message::None;
+    }
+}

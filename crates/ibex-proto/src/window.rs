@@ -1,0 +1,110 @@
+//! How many packets a requester may have in flight.
+//!
+//! The IBTA leaves this to the implementation. Loss on a software link means that a socket buffer overflowed, so the
+//! window halves at a loss, falls to [`FLOOR`] when nothing comes back at all, and grows with what is acknowledged:
+//! by as much below the size that last worked, then by one packet a window.
+
+/// The window after silence, and the least it shrinks to: enough that a lost packet is noticed by one that follows.
+const FLOOR: u32 = 4;
+/// The window of a new connection: well within the default socket buffer of Linux (208 KiB) at MTU 1024.
+const INITIAL: u32 = 64;
+
+/// A window in packets, with its memory of the last loss.
+pub(crate) struct Window {
+    max: u32,
+    size: u32,
+    /// Below this, the window grows by what is acknowledged.
+    threshold: u32,
+    /// Acknowledged since the last growth above the threshold.
+    credit: u32,
+    /// Losses of packets before this one belong to an event that has already been answered.
+    recover: u64,
+}
+
+impl Window {
+    pub(crate) fn new(max: u32) -> Window {
+        // Sequence numbers are told apart within half of their circle, 2^23; 2^16 leaves room for READ pieces.
+        let max = max.clamp(1, 1 << 16);
+        Window { max, size: INITIAL.min(max), threshold: max, credit: 0, recover: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// `packets` were acknowledged.
+    #[inline]
+    pub(crate) fn on_progress(&mut self, packets: u64) {
+        if self.size >= self.max {
+            return;
+        }
+        let packets = packets.min(u64::from(self.max)) as u32;
+        if self.size < self.threshold {
+            self.size = (self.size + packets).min(self.max);
+            return;
+        }
+        self.credit += packets;
+        if self.credit >= self.size {
+            self.credit = 0;
+            self.size += 1;
+        }
+    }
+
+    /// Packet `una` is missing although later ones arrived; `high` is one past the last one sent.
+    pub(crate) fn on_loss(&mut self, una: u64, high: u64) {
+        if una >= self.recover {
+            self.threshold = (self.size / 2).max(FLOOR.min(self.max));
+            self.size = self.threshold;
+            self.credit = 0;
+            self.recover = high;
+        }
+    }
+
+    /// Nothing came back in time.
+    pub(crate) fn on_silence(&mut self, high: u64) {
+        let floor = FLOOR.min(self.max);
+        self.threshold = (self.size / 2).max(floor);
+        self.size = floor;
+        self.credit = 0;
+        self.recover = high;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_with_progress_and_halves_once_per_loss() {
+        let mut window = Window::new(256);
+        assert_eq!(window.size(), 64);
+        window.on_progress(100);
+        assert_eq!(window.size(), 164);
+        window.on_progress(1000);
+        assert_eq!(window.size(), 256);
+        window.on_loss(10, 266);
+        assert_eq!(window.size(), 128);
+        window.on_loss(11, 140);
+        assert_eq!(window.size(), 128, "the same burst of losses");
+        window.on_progress(127);
+        assert_eq!(window.size(), 128);
+        window.on_progress(1);
+        assert_eq!(window.size(), 129);
+        window.on_loss(266, 300);
+        assert_eq!(window.size(), 64);
+        window.on_silence(300);
+        assert_eq!(window.size(), 4);
+        window.on_progress(2);
+        assert_eq!(window.size(), 6);
+    }
+
+    #[test]
+    fn a_window_of_one_stays_one() {
+        let mut window = Window::new(0);
+        window.on_progress(5);
+        window.on_silence(1);
+        window.on_loss(1, 2);
+        assert_eq!(window.size(), 1);
+    }
+}
