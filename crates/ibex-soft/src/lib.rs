@@ -1,5 +1,11 @@
 //! The software RDMA device behind the C ABI of libibverbs.
 
-mod config;
-
-pub use config::{Config, ConfigError, Place};
+mod cq;
+mod device;
+mod event;
+mod memory;
+mod mr;
+mod net;
+mod nic;
+mod os;
+mod qp;

@@ -1,0 +1,210 @@
+//! Completion queues: the ring of completions, arming, overflow.
+//!
+//! Owns when a completion raises an event, as `ibv_req_notify_cq(3)` has it: arming concerns completions added
+//! afterwards; a queue armed for any completion stays so when armed again for solicited ones; completions with an error
+//! count as solicited; one arming gives one event. Does not own waiting for events ([`crate::nic`]).
+//!
+//! Locks: a queue pair's lock may be held when one of these is taken, never the other way round.
+
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ibex_sys::{IBV_WC_SUCCESS, ibv_wc};
+
+use crate::event::{EventQueue, Unacked};
+
+/// Most entries a completion queue can be created with.
+pub(crate) const MAX_CQE: u32 = 1 << 20;
+
+/// What a completion channel's event names: the address of the program's `ibv_cq`, as a number.
+pub(crate) type CqName = usize;
+
+/// A completion channel: `ibv_comp_channel`'s inside.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    /// Events of the queues on this channel.
+    pub(crate) events: EventQueue<CqName>,
+    /// Completion queues that use the channel; it cannot be destroyed before they are.
+    pub(crate) users: AtomicU32,
+}
+
+/// What the next completion does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Armed {
+    Not,
+    Solicited,
+    Any,
+}
+
+#[derive(Debug)]
+struct Ring {
+    entries: Box<[ibv_wc]>,
+    head: usize,
+    len: usize,
+    armed: Armed,
+    overflown: bool,
+}
+
+/// A completion queue.
+#[derive(Debug)]
+pub(crate) struct Cq {
+    ring: Mutex<Ring>,
+    /// `Ring::len` without the lock, to see emptiness cheaply.
+    waiting: AtomicUsize,
+    /// The channel events go to, and the name they carry.
+    channel: Option<(Arc<Channel>, CqName)>,
+    /// The address of the program's `ibv_cq`, for asynchronous events.
+    pub(crate) name: CqName,
+    /// Queue pair ends attached (send and receive count one each): it cannot be destroyed before they are gone.
+    pub(crate) users: AtomicU32,
+    /// Completion events delivered and not acknowledged.
+    pub(crate) completion_events: Unacked,
+    /// Asynchronous events delivered and not acknowledged.
+    pub(crate) async_events: Unacked,
+}
+
+/// The queue was full: the completion is lost and the queue is in error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("completion queue overflow; create it with an entry for every request that can be outstanding")]
+pub(crate) struct Overflow {
+    /// True for the overflow that put the queue in error: the one to report.
+    pub(crate) first: bool,
+}
+
+impl Cq {
+    /// A queue of `capacity` entries, named `name` in events.
+    pub(crate) fn new(capacity: u32, name: CqName, channel: Option<Arc<Channel>>) -> Cq {
+        if let Some(channel) = &channel {
+            channel.users.fetch_add(1, Ordering::Relaxed);
+        }
+        let entries = vec![ibv_wc::default(); capacity as usize].into_boxed_slice();
+        let ring = Ring { entries, head: 0, len: 0, armed: Armed::Not, overflown: false };
+        Cq {
+            ring: Mutex::new(ring),
+            waiting: AtomicUsize::new(0),
+            channel: channel.map(|channel| (channel, name)),
+            name,
+            users: AtomicU32::new(0),
+            completion_events: Unacked::default(),
+            async_events: Unacked::default(),
+        }
+    }
+
+    /// Adds a completion and raises the event it is armed for.
+    ///
+    /// # Errors
+    /// [`Overflow`] if there is no room, now or earlier.
+    pub(crate) fn push(&self, completion: ibv_wc, solicited: bool) -> Result<(), Overflow> {
+        let mut ring = self.lock();
+        if ring.overflown || ring.len == ring.entries.len() {
+            let first = !ring.overflown;
+            ring.overflown = true;
+            return Err(Overflow { first });
+        }
+        let at = ring.slot(ring.len);
+        let weight =
+            if solicited || completion.status != IBV_WC_SUCCESS { Armed::Solicited } else { Armed::Any };
+        ring.entries[at] = completion;
+        ring.len += 1;
+        self.waiting.store(ring.len, Ordering::Release);
+        if ring.armed >= weight {
+            ring.armed = Armed::Not;
+            if let Some((channel, name)) = &self.channel {
+                channel.events.push(*name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up to `most` completions, oldest first, giving each to `take`; returns how many.
+    pub(crate) fn pop(&self, most: usize, mut take: impl FnMut(usize, &ibv_wc)) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        let mut ring = self.lock();
+        let count = ring.len.min(most);
+        for index in 0..count {
+            let at = ring.slot(index);
+            take(index, &ring.entries[at]);
+        }
+        ring.head = ring.slot(count);
+        ring.len -= count;
+        self.waiting.store(ring.len, Ordering::Release);
+        count
+    }
+
+    /// Whether no completion waits; may be out of date at once.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0
+    }
+
+    /// Asks for an event at the next completion, or the next solicited one.
+    pub(crate) fn arm(&self, solicited_only: bool) {
+        let mut ring = self.lock();
+        ring.armed = ring.armed.max(if solicited_only { Armed::Solicited } else { Armed::Any });
+    }
+
+    /// Changes the number of entries.
+    ///
+    /// # Errors
+    /// `EINVAL` if more completions wait than would fit.
+    pub(crate) fn resize(&self, capacity: u32) -> Result<(), i32> {
+        let mut ring = self.lock();
+        if ring.len > capacity as usize {
+            return Err(libc::EINVAL);
+        }
+        let mut entries = vec![ibv_wc::default(); capacity as usize].into_boxed_slice();
+        for index in 0..ring.len {
+            entries[index] = ring.entries[ring.slot(index)];
+        }
+        ring.entries = entries;
+        ring.head = 0;
+        Ok(())
+    }
+
+    /// Removes the completions of one queue pair, as its destruction and its reset do.
+    pub(crate) fn purge(&self, qp_num: u32) {
+        let mut ring = self.lock();
+        let mut kept = 0;
+        for index in 0..ring.len {
+            let entry = ring.entries[ring.slot(index)];
+            if entry.qp_num != qp_num {
+                let to = ring.slot(kept);
+                ring.entries[to] = entry;
+                kept += 1;
+            }
+        }
+        ring.len = kept;
+        self.waiting.store(kept, Ordering::Release);
+    }
+
+    /// Whether this queue raises events on a channel that its user waits on.
+    pub(crate) fn channel(&self) -> Option<&Arc<Channel>> {
+        self.channel.as_ref().map(|(channel, _)| channel)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ring {
+    /// Where the entry `index` places behind the head stands.
+    fn slot(&self, index: usize) -> usize {
+        let at = self.head + index;
+        if at >= self.entries.len() { at - self.entries.len() } else { at }
+    }
+}
+
+impl Drop for Cq {
+    fn drop(&mut self) {
+        if let Some((channel, name)) = &self.channel {
+            channel.events.retain(|event| event != name);
+            channel.users.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "cq_tests.rs"]
+mod tests;

@@ -1,0 +1,114 @@
+//! The receive engine: packets from the link into queue pairs, and what they give rise to.
+//!
+//! Owns one bounded round, and how callers that poll take part. Whoever holds the engine's lock is the only receiver,
+//! so packets of one queue pair are handled in order.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, TryLockError};
+
+use ibex_wire::Packet;
+
+use super::Nic;
+use crate::net::{Received, RxRing, Scan, TxBatch};
+use crate::qp::Qp;
+
+/// Packets in one round: two full batches of the kernel's, after which acknowledgements are due.
+const BUDGET: usize = 64;
+
+/// Empty polls in a row after which a spinning caller is taken for idle and begins to yield, and how often it then does:
+/// a peer that shares the processor has to get its turn.
+const IDLE_POLLS: u32 = 64;
+const YIELD_EVERY: u32 = 16;
+
+/// The receiving state.
+pub(super) struct Engine {
+    ring: RxRing,
+    tx: TxBatch,
+    /// Queue pairs that got packets in this round.
+    dirty: Vec<Arc<Qp>>,
+    /// Inline rounds in a row that found nothing.
+    empty: u32,
+}
+
+impl Engine {
+    pub(super) fn new() -> Engine {
+        Engine { ring: RxRing::new(), tx: TxBatch::new(), dirty: Vec::new(), empty: 0 }
+    }
+}
+
+impl Nic {
+    /// One round for a caller that polls: returns at once if another thread receives already.
+    pub(crate) fn progress(&self) {
+        let mut engine = match self.engine.try_lock() {
+            Ok(engine) => engine,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                // The holder may have been preempted: on a busy machine spinning here would keep it so.
+                std::thread::yield_now();
+                return;
+            }
+        };
+        let received = self.round(&mut engine, Scan::Quick);
+        self.inline_rounds.fetch_add(1, Ordering::Relaxed);
+        if received.packets > 0 {
+            engine.empty = 0;
+            return;
+        }
+        engine.empty = engine.empty.saturating_add(1);
+        let idle = engine.empty;
+        drop(engine);
+        if idle > IDLE_POLLS && idle.is_multiple_of(YIELD_EVERY) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// One round for a thread that was woken; `None` if another receives already.
+    pub(super) fn try_round(&self, scan: Scan) -> Option<Received> {
+        let mut engine = match self.engine.try_lock() {
+            Ok(engine) => engine,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(self.round(&mut engine, scan))
+    }
+
+    fn round(&self, engine: &mut Engine, scan: Scan) -> Received {
+        let Engine { ring, tx, dirty, .. } = engine;
+        let mrs = self.regions();
+        let qps = self.qps.read().unwrap_or_else(PoisonError::into_inner);
+        let now = self.now();
+        let received = self.wire.recv(ring, scan, BUDGET, |datagram| {
+            // What does not parse, or is for nobody, is dropped: IBTA 9.6.1 answers nothing there.
+            let Ok(packet) = Packet::parse(datagram.packet) else { return };
+            let Some(qp) = qps.get(&packet.bth().dest_qpn.get()) else { return };
+            let mut inner = qp.lock();
+            if qp.receive(&mut inner, &mrs, now, datagram.source, &packet) && !inner.dirty {
+                inner.dirty = true;
+                dirty.push(qp.clone());
+            }
+        });
+        for qp in dirty.drain(..) {
+            let mut inner = qp.lock();
+            inner.dirty = false;
+            qp.drive_with(self, &mrs, &mut inner, tx);
+        }
+        tx.flush(&self.wire);
+        received
+    }
+
+    /// Looks at every queue pair whose time has come.
+    pub(super) fn run_timers(&self) {
+        loop {
+            let now = self.now();
+            let due = self.timers.lock().unwrap_or_else(PoisonError::into_inner).take_due(now);
+            let Some(num) = due else { return };
+            let mrs = self.regions();
+            let qps = self.qps.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(qp) = qps.get(&num) else { continue };
+            let mut tx = self.batch();
+            qp.timeout(self, &mrs, &mut qp.lock(), &mut tx);
+            tx.flush(&self.wire);
+            self.return_batch(tx);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The NIC: one per process and address. Everything the contexts opened on it share.
+//!
+//! Owns the link, the table of regions, the table of queue pairs, the receive engine, timers, and who drives them.
+//! Does not own the objects' rules ([`crate::qp`], [`crate::cq`]).
+//!
+//! | file | owns |
+//! |---|---|
+//! | `engine` | one receive round, and callers that poll driving it inline |
+//! | `thread` | the thread that drives it otherwise, and how it stands back |
+//! | `wait` | callers that block for an event, driving it meanwhile |
+//! | `timers` | the queue of times at which queue pairs want to be looked at |
+//! | `registry` | which NICs the process has; fork |
+//!
+//! # Who drives
+//!
+//! A packet costs one wake-up at most. A caller that polls an empty completion queue receives inline. A caller that
+//! blocks in `ibv_get_cq_event` watches the sockets itself (one of them does, the *leader*). The thread watches them
+//! when nobody else does; it notices callers by arriving too late for their packets, then steps aside and only looks in
+//! every millisecond. Timers are always the thread's.
+
+mod engine;
+mod registry;
+mod thread;
+mod timers;
+mod wait;
+
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use ibex_proto::Nanos;
+
+use crate::device::{AsyncEvent, AsyncQueue};
+use crate::mr::{Keys, MrTable, PdNumber, Region};
+use crate::net::{Config, NetError, TxBatch, Wire};
+use crate::os::EventFd;
+use crate::qp::Qp;
+
+pub(crate) use registry::{OpenNic, open};
+pub(crate) use wait::sleep;
+
+/// A NIC.
+pub(crate) struct Nic {
+    pub(crate) wire: Wire,
+    mrs: RwLock<MrTable>,
+    qps: RwLock<QpTable>,
+    engine: Mutex<engine::Engine>,
+    /// Transmit buffers not in use.
+    batches: Mutex<Vec<TxBatch>>,
+    timers: Mutex<timers::Timers>,
+    origin: Instant,
+    /// Rounds that callers drove inline or while blocking.
+    inline_rounds: AtomicU64,
+    leader: Mutex<wait::Leader>,
+    /// Callers that watch the sockets now: 0 or 1.
+    leading: AtomicU32,
+    /// Callers blocked for events without watching the sockets.
+    followers: AtomicU32,
+    /// Wakes one follower, to become the leader.
+    baton: EventFd,
+    /// Wakes the thread.
+    kick: EventFd,
+    /// When the thread will wake by itself, on the clock of [`Nic::now`]; 0 while it is awake.
+    wakes_at: AtomicU64,
+    /// Whether the thread has left the sockets to callers.
+    aside: AtomicBool,
+    stop: AtomicBool,
+    /// Whether something in the device went wrong beyond repair.
+    failed: AtomicBool,
+    /// Where to tell of that.
+    contexts: Mutex<Vec<Weak<AsyncQueue>>>,
+    /// Numbers of protection domains given so far.
+    domains: AtomicU32,
+}
+
+/// Queue pairs by number.
+type QpTable = std::collections::HashMap<u32, Arc<Qp>, BuildHasherDefault<QpnHasher>>;
+
+/// Queue pair numbers are spread well enough by one multiplication; a packet's look-up should cost nothing more.
+#[derive(Default)]
+struct QpnHasher(u64);
+
+impl Hasher for QpnHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u32(u32::from(byte));
+        }
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        // The golden ratio's 64 bits (Fibonacci hashing); the table uses the high ones, too.
+        self.0 = (self.0 ^ u64::from(value)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 32;
+    }
+}
+
+/// Why a NIC could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The link.
+    #[error("the wire link could not be opened: {0}")]
+    Net(#[from] NetError),
+    /// A descriptor or the thread.
+    #[error("no resources for the device: {0}; raise the limit of open files or threads")]
+    Os(#[from] std::io::Error),
+    /// Too many forks since the first open.
+    #[error("the device is lost in this deeply forked process; exec a new program")]
+    Forked,
+}
+
+impl Nic {
+    /// Opens the link and starts the thread.
+    fn start(config: &Config) -> Result<(Arc<Nic>, JoinHandle<()>), OpenError> {
+        let nic = Arc::new(Nic {
+            wire: Wire::open(config)?,
+            mrs: RwLock::default(),
+            qps: RwLock::default(),
+            engine: Mutex::new(engine::Engine::new()),
+            batches: Mutex::default(),
+            timers: Mutex::default(),
+            origin: Instant::now(),
+            inline_rounds: AtomicU64::new(0),
+            leader: Mutex::default(),
+            leading: AtomicU32::new(0),
+            followers: AtomicU32::new(0),
+            baton: EventFd::new()?,
+            kick: EventFd::new()?,
+            wakes_at: AtomicU64::new(0),
+            aside: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            contexts: Mutex::default(),
+            domains: AtomicU32::new(1),
+        });
+        let thread = thread::spawn(nic.clone())?;
+        Ok((nic, thread))
+    }
+
+    /// Nanoseconds since the NIC was opened.
+    pub(crate) fn now(&self) -> Nanos {
+        // 2^64 ns are 584 years.
+        self.origin.elapsed().as_nanos() as Nanos
+    }
+
+    /// The table of regions, guarded: none can be deregistered while the guard lives. Not to be taken twice by one
+    /// thread, nor with a queue pair's lock held.
+    pub(crate) fn regions(&self) -> RwLockReadGuard<'_, MrTable> {
+        self.mrs.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a region; `None` if there are too many.
+    pub(crate) fn register(&self, region: Region) -> Option<Keys> {
+        self.mrs.write().unwrap_or_else(PoisonError::into_inner).insert(region)
+    }
+
+    /// Removes a region. When this returns no copy from or to it is in progress and none will start (fence F3).
+    pub(crate) fn deregister(&self, lkey: u32) -> Option<Region> {
+        self.mrs.write().unwrap_or_else(PoisonError::into_inner).remove(lkey)
+    }
+
+    /// Removes all regions of these domains.
+    pub(crate) fn deregister_domains(&self, domains: &[PdNumber]) {
+        self.mrs.write().unwrap_or_else(PoisonError::into_inner).remove_domains(domains);
+    }
+
+    /// Changes a region in place.
+    pub(crate) fn change_region<R>(&self, lkey: u32, change: impl FnOnce(&mut Region) -> R) -> Option<R> {
+        self.mrs.write().unwrap_or_else(PoisonError::into_inner).region_mut(lkey).map(change)
+    }
+
+    /// Makes a queue pair reachable.
+    pub(crate) fn attach(&self, qp: Arc<Qp>) {
+        self.qps.write().unwrap_or_else(PoisonError::into_inner).insert(qp.num, qp);
+    }
+
+    /// Makes a queue pair unreachable. When this returns no packet for it is being worked on and none will be, and
+    /// no transmission of its is in progress once its lock has been had (fence F2).
+    pub(crate) fn detach(&self, num: u32) {
+        let gone = self.qps.write().unwrap_or_else(PoisonError::into_inner).remove(&num);
+        if let Some(qp) = gone {
+            qp.reset(&mut qp.lock());
+        }
+        self.wire.free_qpn(num);
+    }
+
+    /// Tells a context of the device's failure, if there ever is one.
+    pub(crate) fn subscribe(&self, events: &Arc<AsyncQueue>) {
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        contexts.retain(|known| known.strong_count() > 0);
+        contexts.push(Arc::downgrade(events));
+    }
+
+    /// The device has failed: every verb gives `EIO` from now on, and every context learns it.
+    pub(crate) fn fail(&self) {
+        if self.failed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        for events in contexts.iter().filter_map(Weak::upgrade) {
+            events.push(AsyncEvent::Device(ibex_sys::IBV_EVENT_DEVICE_FATAL));
+        }
+    }
+
+    /// Whether the device has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// A number for a new protection domain.
+    pub(crate) fn domain(&self) -> PdNumber {
+        self.domains.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// An empty transmit buffer.
+    pub(crate) fn batch(&self) -> TxBatch {
+        let pooled = self.batches.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        pooled.unwrap_or_else(TxBatch::new)
+    }
+
+    /// Gives a transmit buffer back.
+    pub(crate) fn return_batch(&self, batch: TxBatch) {
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
+    }
+
+    /// Has the queue pair looked at when `due` comes.
+    pub(crate) fn timer(&self, due: Nanos, qp: u32) {
+        self.timers.lock().unwrap_or_else(PoisonError::into_inner).add(due, qp);
+        if due < self.wakes_at.load(Ordering::SeqCst) {
+            self.kick.add();
+        }
+    }
+}

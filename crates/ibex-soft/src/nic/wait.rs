@@ -1,0 +1,143 @@
+//! Callers that block for an event: one of them watches the sockets itself.
+//!
+//! Owns the choice of that one, the *leader*. It receives packets for everybody, so that the event it waits for costs
+//! one wake-up and not two; the others, *followers*, wait for their own descriptor and for the *baton* that a leaving
+//! leader passes on.
+
+use std::sync::PoisonError;
+use std::sync::TryLockError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Nic;
+use crate::event::EventQueue;
+use crate::net::Scan;
+use crate::os::{self, watch};
+
+/// Descriptors the leader watches: its event's, then the link's.
+#[derive(Default)]
+pub(super) struct Leader {
+    fds: Vec<libc::pollfd>,
+    generation: Option<u64>,
+}
+
+/// How far ahead the thread's next look may lie when a leader leaves; beyond that it is woken to look again.
+const UNATTENDED_NS: u64 = 2_000_000;
+
+impl Nic {
+    /// Blocks until `events` has one, or until the deadline; drives the device meanwhile.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT` after the deadline; what `ppoll(2)` fails with, `EINTR` excepted: a handled signal does not end the
+    /// wait, as with `SA_RESTART`.
+    pub(crate) fn wait_event<T>(
+        &self,
+        events: &EventQueue<T>,
+        deadline: Option<Instant>,
+    ) -> Result<(), i32> {
+        loop {
+            if events.is_ready() {
+                return Ok(());
+            }
+            if let Some(outcome) = self.try_lead(events, deadline) {
+                return outcome;
+            }
+            self.followers.fetch_add(1, Ordering::SeqCst);
+            // A leader that left before it could see this follower passed the baton to nobody.
+            let outcome = match self.try_lead(events, deadline) {
+                Some(outcome) => Some(outcome),
+                None => self.follow(events, deadline).err().map(Err),
+            };
+            self.followers.fetch_sub(1, Ordering::SeqCst);
+            if let Some(outcome) = outcome {
+                return outcome;
+            }
+        }
+    }
+
+    fn try_lead<T>(&self, events: &EventQueue<T>, deadline: Option<Instant>) -> Option<Result<(), i32>> {
+        let mut leader = match self.leader.try_lock() {
+            Ok(leader) => leader,
+            Err(TryLockError::Poisoned(error)) => PoisonError::into_inner(error),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        self.leading.store(1, Ordering::SeqCst);
+        let outcome = self.lead(&mut leader, events, deadline);
+        self.leading.store(0, Ordering::SeqCst);
+        drop(leader);
+        if self.followers.load(Ordering::SeqCst) > 0 {
+            self.baton.add();
+        }
+        if self.aside.load(Ordering::SeqCst)
+            && self.wakes_at.load(Ordering::SeqCst) > self.now() + UNATTENDED_NS
+        {
+            self.kick.add();
+        }
+        Some(outcome)
+    }
+
+    fn lead<T>(
+        &self,
+        leader: &mut Leader,
+        events: &EventQueue<T>,
+        deadline: Option<Instant>,
+    ) -> Result<(), i32> {
+        loop {
+            if events.is_ready() {
+                return Ok(());
+            }
+            leader.refresh(self, events.fd());
+            if sleep(&mut leader.fds, deadline)? {
+                let sockets = leader.fds[1..].iter().any(|fd| fd.revents != 0);
+                if sockets && self.try_round(Scan::Full).is_none() {
+                    // Somebody else has the packets; let them finish.
+                    std::thread::yield_now();
+                }
+                self.inline_rounds.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Sleeps once without watching the sockets.
+    fn follow<T>(&self, events: &EventQueue<T>, deadline: Option<Instant>) -> Result<(), i32> {
+        let mut fds = [watch(events.fd()), watch(self.baton.raw())];
+        sleep(&mut fds, deadline)?;
+        if fds[1].revents != 0 {
+            self.baton.take();
+        }
+        Ok(())
+    }
+}
+
+impl Leader {
+    fn refresh(&mut self, nic: &Nic, event: std::os::fd::RawFd) {
+        let generation = nic.wire.fds_generation();
+        if self.generation != Some(generation) || self.fds.is_empty() {
+            self.generation = Some(generation);
+            self.fds.clear();
+            self.fds.push(watch(event));
+            nic.wire.for_each_fd(|fd| self.fds.push(watch(fd)));
+        }
+        self.fds[0].fd = event;
+    }
+}
+
+/// Sleeps until a descriptor is ready; true if one is, false if a signal came between.
+///
+/// # Errors
+/// `ETIMEDOUT` at the deadline, and those of `ppoll(2)`.
+pub(crate) fn sleep(fds: &mut [libc::pollfd], deadline: Option<Instant>) -> Result<bool, i32> {
+    let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+    match os::wait(fds, left) {
+        Ok(0) if left.is_some_and(|left| left == Duration::ZERO) || passed(deadline) => Err(libc::ETIMEDOUT),
+        Ok(ready) => Ok(ready > 0),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EINTR) => Ok(false),
+            code => Err(code.unwrap_or(libc::EIO)),
+        },
+    }
+}
+
+fn passed(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|at| at <= Instant::now())
+}

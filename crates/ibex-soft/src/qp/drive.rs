@@ -1,0 +1,192 @@
+//! Driving: the transport's output becomes packets, completions, events and timers.
+//!
+//! Owns the order of these, and what a full completion queue does. Called with the queue pair's lock held after
+//! anything that may have given the transport something to say.
+
+use std::net::IpAddr;
+
+use ibex_proto::{Completion, Event, Nanos, QpState, RecvCompletion, SendCompletion, WcStatus};
+use ibex_sys::{
+    IBV_EVENT_COMM_EST, IBV_EVENT_QP_ACCESS_ERR, IBV_EVENT_QP_FATAL, IBV_EVENT_QP_REQ_ERR,
+    IBV_EVENT_SQ_DRAINED, IBV_WC_RECV, IBV_WC_WITH_IMM, IBV_WC_WITH_INV, IBV_WC_WR_FLUSH_ERR, ibv_wc,
+    ibv_wc_imm, ibv_wc_opcode, ibv_wc_status,
+};
+use ibex_wire::Packet;
+
+use super::hands::Hands;
+use super::{Inner, Qp};
+use crate::cq::{Cq, Overflow};
+use crate::device::AsyncEvent;
+use crate::mr::MrTable;
+use crate::net::TxBatch;
+use crate::nic::Nic;
+
+impl Qp {
+    /// Takes in one packet; [`Qp::drive_with`] must follow, if only after a batch. False if it was not for this queue
+    /// pair.
+    pub(crate) fn receive(
+        &self,
+        inner: &mut Inner,
+        mrs: &MrTable,
+        now: Nanos,
+        source: IpAddr,
+        packet: &Packet<'_>,
+    ) -> bool {
+        if !inner.accepts(source) {
+            return false;
+        }
+        let mut hands = Hands { mrs, pd: self.pd, send: &inner.send, recv: &mut inner.recv };
+        inner.proto.handle_packet(now, packet, &mut hands);
+        true
+    }
+
+    /// Carries out what a timer is due for, if it is.
+    pub(crate) fn timeout(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch) {
+        inner.timer = Nanos::MAX;
+        let now = nic.now();
+        if inner.proto.poll_timeout().is_some_and(|due| due <= now) {
+            inner.proto.handle_timeout(now);
+        }
+        let timeouts = inner.proto.counters().timeouts;
+        if timeouts != inner.timeouts {
+            inner.timeouts = timeouts;
+            // The peer may have been replaced by another process behind the port learned for it.
+            if let Some(peer) = inner.peer {
+                nic.wire.hello(peer);
+            }
+        }
+        self.drive_with(nic, mrs, inner, tx);
+    }
+
+    /// [`Qp::drive_with`], with a transmit buffer of the device's.
+    pub(crate) fn drive(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner) {
+        let mut tx = nic.batch();
+        self.drive_with(nic, mrs, inner, &mut tx);
+        tx.flush(&nic.wire);
+        nic.return_batch(tx);
+    }
+
+    /// Drains the transport. The caller flushes `tx`.
+    pub(crate) fn drive_with(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch) {
+        loop {
+            self.transmit(nic, mrs, inner, tx);
+            let overflow = self.complete(inner);
+            self.flush_receives(inner);
+            while let Some(event) = inner.proto.poll_event() {
+                self.report(match event {
+                    Event::CommEst => IBV_EVENT_COMM_EST,
+                    Event::SqDrained => IBV_EVENT_SQ_DRAINED,
+                    Event::QpReqErr => IBV_EVENT_QP_REQ_ERR,
+                    Event::QpAccessErr => IBV_EVENT_QP_ACCESS_ERR,
+                    Event::QpFatal => IBV_EVENT_QP_FATAL,
+                });
+            }
+            if !overflow || inner.proto.state() == QpState::Err {
+                break;
+            }
+            // A lost completion can never be told: the queue pair is of no more use.
+            inner.proto.set_error();
+            self.report(IBV_EVENT_QP_FATAL);
+        }
+        if let Some(due) = inner.proto.poll_timeout()
+            && due < inner.timer
+        {
+            inner.timer = due;
+            nic.timer(due, self.num);
+        }
+    }
+
+    fn transmit(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch) {
+        let Some(peer) = inner.peer else { return };
+        if !inner.proto.wants_transmit() {
+            return;
+        }
+        let now = nic.now();
+        let proto = &mut inner.proto;
+        let mut hands = Hands { mrs, pd: self.pd, send: &inner.send, recv: &mut inner.recv };
+        while tx.push(&nic.wire, peer, |buf| {
+            proto.poll_transmit(now, &mut hands, buf).map_or(0, |packet| packet.len)
+        }) {}
+    }
+
+    /// Moves completions to their queues; true if one was lost.
+    fn complete(&self, inner: &mut Inner) -> bool {
+        let mut lost = false;
+        while let Some(completion) = inner.proto.poll_completion() {
+            let outcome = match completion {
+                Completion::Send(done) => self.complete_send(inner, &done),
+                Completion::Recv(done) => self.complete_recv(inner, &done),
+            };
+            lost |= self.note(outcome);
+        }
+        lost
+    }
+
+    fn complete_send(&self, inner: &mut Inner, done: &SendCompletion) -> Result<(), (Overflow, &Cq)> {
+        let wr_id = inner.send.complete(done.cookie);
+        if done.status == WcStatus::SUCCESS && !done.signaled {
+            return Ok(());
+        }
+        let entry = ibv_wc {
+            wr_id,
+            status: ibv_wc_status(done.status.0),
+            opcode: ibv_wc_opcode(done.opcode.0),
+            byte_len: done.byte_len,
+            qp_num: self.num,
+            ..Default::default()
+        };
+        self.send_cq.push(entry, false).map_err(|overflow| (overflow, &*self.send_cq))
+    }
+
+    fn complete_recv(&self, inner: &mut Inner, done: &RecvCompletion) -> Result<(), (Overflow, &Cq)> {
+        let mut entry = ibv_wc {
+            wr_id: inner.recv.complete(done.cookie),
+            status: ibv_wc_status(done.status.0),
+            opcode: ibv_wc_opcode(done.opcode.0),
+            byte_len: done.byte_len,
+            qp_num: self.num,
+            src_qp: done.src_qpn.get(),
+            ..Default::default()
+        };
+        if let Some(imm) = done.imm {
+            entry.imm = ibv_wc_imm { imm_data: u32::from_ne_bytes(imm) };
+            entry.wc_flags |= IBV_WC_WITH_IMM.0;
+        }
+        if let Some(rkey) = done.invalidated {
+            entry.imm = ibv_wc_imm { invalidated_rkey: rkey.0 };
+            entry.wc_flags |= IBV_WC_WITH_INV.0;
+        }
+        self.recv_cq.push(entry, done.solicited).map_err(|overflow| (overflow, &*self.recv_cq))
+    }
+
+    /// In ERR, completes the receive requests the transport has not taken.
+    fn flush_receives(&self, inner: &mut Inner) {
+        if inner.proto.state() != QpState::Err {
+            return;
+        }
+        while let Some(cookie) = inner.recv.take() {
+            let entry = ibv_wc {
+                wr_id: inner.recv.complete(cookie),
+                status: IBV_WC_WR_FLUSH_ERR,
+                opcode: IBV_WC_RECV,
+                qp_num: self.num,
+                ..Default::default()
+            };
+            // The queue pair is in ERR already: the overflow's event is all that is left to do.
+            self.note(self.recv_cq.push(entry, false).map_err(|overflow| (overflow, &*self.recv_cq)));
+        }
+    }
+
+    /// Reports a completion queue that overflowed; true if the completion was lost.
+    fn note(&self, outcome: Result<(), (Overflow, &Cq)>) -> bool {
+        match outcome {
+            Ok(()) => false,
+            Err((overflow, cq)) => {
+                if overflow.first {
+                    self.events.push(AsyncEvent::Cq(ibex_sys::IBV_EVENT_CQ_ERR, cq.name));
+                }
+                true
+            }
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Queue pairs: attributes, states, queues, around the transport's state machine.
+//!
+//! Owns one reliable connection each: what `ibv_modify_qp(3)` and `ibv_query_qp(3)` change and show, posting, and the
+//! error states as the program sees them. Does not own the protocol (`ibex-proto`), nor packets on their way
+//! ([`crate::net`]), nor when a queue pair is driven ([`crate::nic`]).
+//!
+//! | file | owns |
+//! |---|---|
+//! | `transition` | the table of state transitions |
+//! | `queue` | slots of posted requests |
+//! | `hands` | scatter/gather, keys: what the transport reaches through |
+//! | `post` | posting |
+//! | `drive` | turning the transport's output into packets, completions, events, timers |
+//!
+//! Locks, always in this order: table of regions (read) → table of queue pairs (read) → queue pair → completion queue →
+//! event queue. Nothing is called back into the program under any of them.
+
+mod drive;
+mod hands;
+mod post;
+mod queue;
+mod transition;
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ibex_proto::{
+    InitAttr, Nanos, QpState, RcCaps, RcQp, RemoteAccess, RtrAttr, RtsAttr, Tuning, ack_timeout,
+};
+use ibex_sys::{
+    IBV_QP_ACCESS_FLAGS, IBV_QP_AV, IBV_QP_MIN_RNR_TIMER, IBV_QP_PORT, IBV_QPS_ERR, IBV_QPS_INIT,
+    IBV_QPS_RESET, IBV_QPS_RTR, IBV_QPS_RTS, IBV_QPS_SQD, IBV_QPT_RC, ibv_qp_attr, ibv_qp_attr_mask,
+    ibv_qp_cap, ibv_qp_state,
+};
+use ibex_wire::{Mtu, Pkey, Psn, Qpn};
+
+use crate::cq::Cq;
+use crate::device::{AsyncEvent, AsyncQueue, Limits};
+use crate::event::Unacked;
+use crate::mr::{PdNumber, access};
+use crate::net::Peer;
+use crate::nic::Nic;
+
+pub(crate) use post::{Poster, SendRequest};
+pub(crate) use queue::{MAX_INLINE, MAX_SGE, MAX_WR, Payload, RecvQueue, SendQueue};
+pub(crate) use transition::{Limits as TransitionLimits, Refusal};
+
+/// What a queue pair is made of.
+pub(crate) struct Parts {
+    /// Its number.
+    pub(crate) num: u32,
+    /// The address of the program's `ibv_qp`, as asynchronous events name it.
+    pub(crate) name: usize,
+    /// Its protection domain.
+    pub(crate) pd: PdNumber,
+    /// Where its asynchronous events go.
+    pub(crate) events: Arc<AsyncQueue>,
+    /// Where its completions go.
+    pub(crate) send_cq: Arc<Cq>,
+    /// Where its receive completions go.
+    pub(crate) recv_cq: Arc<Cq>,
+    /// Sizes; already checked against the device's limits.
+    pub(crate) cap: ibv_qp_cap,
+    /// Every send request gives a completion.
+    pub(crate) sq_sig_all: bool,
+    /// Choices of the transport.
+    pub(crate) tuning: Tuning,
+}
+
+/// A queue pair.
+pub(crate) struct Qp {
+    pub(crate) num: u32,
+    pub(crate) name: usize,
+    pub(crate) pd: PdNumber,
+    pub(crate) sq_sig_all: bool,
+    events: Arc<AsyncQueue>,
+    pub(crate) send_cq: Arc<Cq>,
+    pub(crate) recv_cq: Arc<Cq>,
+    /// Asynchronous events delivered and not acknowledged.
+    pub(crate) async_events: Unacked,
+    inner: Mutex<Inner>,
+}
+
+/// What changes in a queue pair.
+pub(crate) struct Inner {
+    attr: ibv_qp_attr,
+    proto: RcQp,
+    send: SendQueue,
+    recv: RecvQueue,
+    peer: Option<Peer>,
+    /// Whether the queue pair is on the list of those to drive at the end of a receive round.
+    pub(crate) dirty: bool,
+    /// When a timer of the device will look at it; `Nanos::MAX` if none will.
+    pub(crate) timer: Nanos,
+    /// Timeouts the transport had counted when last seen.
+    timeouts: u64,
+}
+
+impl Qp {
+    /// A queue pair in RESET.
+    pub(crate) fn new(parts: Parts) -> Qp {
+        parts.send_cq.users.fetch_add(1, Ordering::Relaxed);
+        parts.recv_cq.users.fetch_add(1, Ordering::Relaxed);
+        let cap = parts.cap;
+        let caps = RcCaps {
+            local_qpn: Qpn::new(parts.num),
+            // A queue without send requests cannot be asked of the transport; nothing can be posted to its one slot.
+            sq_depth: cap.max_send_wr.max(1),
+            tuning: parts.tuning,
+        };
+        let inner = Inner {
+            attr: ibv_qp_attr { cap, ..Default::default() },
+            proto: RcQp::new(caps),
+            send: SendQueue::new(cap.max_send_wr, cap.max_send_sge, cap.max_inline_data),
+            recv: RecvQueue::new(cap.max_recv_wr, cap.max_recv_sge),
+            peer: None,
+            dirty: false,
+            timer: Nanos::MAX,
+            timeouts: 0,
+        };
+        Qp {
+            num: parts.num,
+            name: parts.name,
+            pd: parts.pd,
+            sq_sig_all: parts.sq_sig_all,
+            events: parts.events,
+            send_cq: parts.send_cq,
+            recv_cq: parts.recv_cq,
+            async_events: Unacked::default(),
+            inner: Mutex::new(inner),
+        }
+    }
+
+    /// The queue pair's lock. A panic while it was held leaves a state machine whose worst is a protocol error; its
+    /// program has been told by `EIO`.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes attributes and state. `address` is the destination that `attr.ah_attr` names, if it can be reached.
+    ///
+    /// # Errors
+    /// An errno: `EINVAL` for what [`Refusal`] lists and for a destination that is no address of this device's family,
+    /// `EOPNOTSUPP` for a change in SQD that the transport cannot make.
+    pub(crate) fn modify(
+        &self,
+        nic: &Nic,
+        attr: &ibv_qp_attr,
+        mask: ibv_qp_attr_mask,
+        address: Option<IpAddr>,
+        limits: &Limits,
+    ) -> Result<ibv_qp_state, i32> {
+        let mrs = nic.regions();
+        let mut inner = self.lock();
+        let from = inner.state();
+        let to = transition::check(IBV_QPT_RC, from, attr, mask, &limits.transition())
+            .map_err(|_: Refusal| libc::EINVAL)?;
+        if mask.contains(IBV_QP_AV) && address.is_none() {
+            return Err(libc::EINVAL);
+        }
+        if from == IBV_QPS_SQD && to == IBV_QPS_SQD {
+            let possible = IBV_QP_ACCESS_FLAGS | IBV_QP_MIN_RNR_TIMER | IBV_QP_AV | IBV_QP_PORT;
+            if !(mask & !(possible | ibex_sys::IBV_QP_STATE | ibex_sys::IBV_QP_PKEY_INDEX)).is_empty() {
+                return Err(libc::EOPNOTSUPP);
+            }
+        }
+        if to == IBV_QPS_RESET {
+            self.reset(&mut inner);
+            return Ok(to);
+        }
+        transition::apply(&mut inner.attr, attr, mask);
+        if let (true, Some(address)) = (mask.contains(IBV_QP_AV), address) {
+            let peer = Peer { address, qpn: inner.attr.dest_qp_num };
+            inner.peer = Some(peer);
+            nic.wire.hello(peer);
+        }
+        inner.step(from, to, mask)?;
+        self.drive(nic, &mrs, &mut inner);
+        Ok(inner.state())
+    }
+
+    /// Forgets everything: back to RESET, with its completions removed from both queues.
+    pub(crate) fn reset(&self, inner: &mut Inner) {
+        inner.proto.reset();
+        inner.send.clear();
+        inner.recv.clear();
+        inner.peer = None;
+        inner.attr = ibv_qp_attr { cap: inner.attr.cap, ..Default::default() };
+        self.send_cq.purge(self.num);
+        self.recv_cq.purge(self.num);
+    }
+
+    /// The attributes as they are now.
+    pub(crate) fn query(&self) -> ibv_qp_attr {
+        let inner = self.lock();
+        let state = inner.state();
+        let mut attr = inner.attr;
+        attr.qp_state = state;
+        attr.cur_qp_state = state;
+        if state != IBV_QPS_RESET && state != IBV_QPS_INIT {
+            attr.rq_psn = inner.proto.rq_psn().get();
+            if state != IBV_QPS_RTR {
+                attr.sq_psn = inner.proto.sq_psn().get();
+            }
+        }
+        attr
+    }
+
+    /// Reports something about this queue pair to its program.
+    fn report(&self, kind: ibex_sys::ibv_event_type) {
+        self.events.push(AsyncEvent::Qp(kind, self.name));
+    }
+}
+
+impl Drop for Qp {
+    fn drop(&mut self) {
+        self.send_cq.users.fetch_sub(1, Ordering::Relaxed);
+        self.recv_cq.users.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Inner {
+    fn state(&self) -> ibv_qp_state {
+        ibv_qp_state(self.proto.state() as u32)
+    }
+
+    /// Moves the transport. The table has admitted the transition, so that a refusal is a mistake of this device.
+    fn step(&mut self, from: ibv_qp_state, to: ibv_qp_state, mask: ibv_qp_attr_mask) -> Result<(), i32> {
+        let attr = &self.attr;
+        let rights = remote_access(attr.qp_access_flags);
+        let moved = match (from, to) {
+            (_, IBV_QPS_ERR) => {
+                self.proto.set_error();
+                Ok(())
+            }
+            (_, IBV_QPS_INIT) => self.proto.to_init(InitAttr { pkey: Pkey::DEFAULT, access: rights }),
+            (_, IBV_QPS_RTR) => {
+                if mask.contains(IBV_QP_ACCESS_FLAGS) {
+                    self.proto.set_access(rights);
+                }
+                self.proto.to_rtr(RtrAttr {
+                    remote_qpn: Qpn::new(attr.dest_qp_num),
+                    path_mtu: mtu(attr.path_mtu.0).ok_or(libc::EINVAL)?,
+                    rq_psn: Psn::new(attr.rq_psn),
+                    max_dest_rd_atomic: attr.max_dest_rd_atomic,
+                    min_rnr_timer: attr.min_rnr_timer,
+                })
+            }
+            _ => {
+                if mask.contains(IBV_QP_ACCESS_FLAGS) {
+                    self.proto.set_access(rights);
+                }
+                if mask.contains(IBV_QP_MIN_RNR_TIMER) {
+                    self.proto.set_min_rnr_timer(attr.min_rnr_timer);
+                }
+                match (from, to) {
+                    (IBV_QPS_RTR, IBV_QPS_RTS) => self.proto.to_rts(RtsAttr {
+                        sq_psn: Psn::new(attr.sq_psn),
+                        timeout: ack_timeout(attr.timeout),
+                        retry: Some(attr.retry_cnt),
+                        // IBTA 9.7.5.2.8: 7 means for ever.
+                        rnr_retry: (attr.rnr_retry < 7).then_some(attr.rnr_retry),
+                        max_rd_atomic: attr.max_rd_atomic,
+                    }),
+                    (IBV_QPS_RTS, IBV_QPS_SQD) => self.proto.to_sqd(attr.en_sqd_async_notify != 0),
+                    (IBV_QPS_SQD, IBV_QPS_RTS) => self.proto.resume(),
+                    _ => Ok(()),
+                }
+            }
+        };
+        moved.map_err(|_| libc::EINVAL)
+    }
+
+    /// Whether a packet from `source` may be for this queue pair.
+    pub(crate) fn accepts(&self, source: IpAddr) -> bool {
+        self.peer.is_some_and(|peer| peer.address == source)
+            && !matches!(self.proto.state(), QpState::Reset | QpState::Init)
+    }
+}
+
+/// The rights a peer has through the queue pair; the bits are those of the access flags.
+fn remote_access(flags: u32) -> RemoteAccess {
+    let remote = access::REMOTE_WRITE | access::REMOTE_READ | access::REMOTE_ATOMIC;
+    RemoteAccess((flags & remote) as u8)
+}
+
+/// The transport's MTU for the value of `enum ibv_mtu`.
+fn mtu(code: u32) -> Option<Mtu> {
+    Some(match code {
+        1 => Mtu::Mtu256,
+        2 => Mtu::Mtu512,
+        3 => Mtu::Mtu1024,
+        4 => Mtu::Mtu2048,
+        5 => Mtu::Mtu4096,
+        _ => return None,
+    })
+}

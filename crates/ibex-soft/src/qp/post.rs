@@ -1,0 +1,112 @@
+//! Posting: the checks a provider makes at once, and the doorbell.
+//!
+//! Owns [`Poster`], which holds the locks for the length of one `ibv_post_send(3)` or `ibv_post_recv(3)` so that a list
+//! of requests costs them once. What can only be found out while a request is carried out (keys, bounds, the peer's
+//! rights) comes as its completion.
+
+use std::sync::{MutexGuard, RwLockReadGuard};
+
+use ibex_proto::{MAX_MESSAGE, PostError, QpState, SendOp, SendWqe};
+use ibex_sys::ibv_sge;
+
+use super::queue::Payload;
+use super::{Inner, Qp, hands};
+use crate::mr::MrTable;
+use crate::nic::Nic;
+
+/// A send request, its payload still in the program's hands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SendRequest<'a> {
+    pub(crate) wr_id: u64,
+    pub(crate) op: SendOp,
+    pub(crate) payload: Payload<'a>,
+    pub(crate) signaled: bool,
+    pub(crate) fence: bool,
+    pub(crate) solicited: bool,
+}
+
+/// The right to post to one queue pair; requests start when it is [finished](Poster::finish).
+pub(crate) struct Poster<'a> {
+    qp: &'a Qp,
+    nic: &'a Nic,
+    mrs: RwLockReadGuard<'a, MrTable>,
+    inner: MutexGuard<'a, Inner>,
+}
+
+impl Qp {
+    /// Takes the locks that posting needs.
+    pub(crate) fn poster<'a>(&'a self, nic: &'a Nic) -> Poster<'a> {
+        let mrs = nic.regions();
+        Poster { qp: self, nic, mrs, inner: self.lock() }
+    }
+}
+
+impl Poster<'_> {
+    /// Bytes of inline data a request may have.
+    pub(crate) fn max_inline(&self) -> usize {
+        self.inner.send.max_inline()
+    }
+
+    /// Adds a request to the send queue.
+    ///
+    /// # Errors
+    /// An errno: `EINVAL` in a state that takes none, or for a payload beyond the queue pair's limits; `ENOMEM` if the
+    /// queue is full.
+    pub(crate) fn send(&mut self, request: &SendRequest<'_>) -> Result<(), i32> {
+        let inner = &mut *self.inner;
+        let len = match request.payload {
+            Payload::Gather(list) if list.len() > inner.send.max_sge() => return Err(libc::EINVAL),
+            Payload::Gather(list) => hands::capacity(list),
+            Payload::Inline(bytes) if bytes.len() > inner.send.max_inline() => return Err(libc::EINVAL),
+            Payload::Inline(bytes) => bytes.len() as u32,
+        };
+        if len > MAX_MESSAGE {
+            return Err(libc::EINVAL);
+        }
+        let cookie = match inner.send.vacant() {
+            Some(cookie) => cookie,
+            // In these states the reason is the state, whatever room there is.
+            None if matches!(inner.proto.state(), QpState::Reset | QpState::Init | QpState::Rtr) => {
+                return Err(libc::EINVAL);
+            }
+            None => return Err(libc::ENOMEM),
+        };
+        let wqe = SendWqe {
+            cookie,
+            op: request.op,
+            len,
+            signaled: request.signaled || self.qp.sq_sig_all,
+            fence: request.fence,
+            solicited: request.solicited,
+        };
+        inner.proto.post_send(wqe).map_err(|error| match error {
+            PostError::Full => libc::ENOMEM,
+            PostError::State(_) => libc::EINVAL,
+        })?;
+        inner.send.push(request.wr_id, request.payload);
+        Ok(())
+    }
+
+    /// Adds a request to the receive queue.
+    ///
+    /// # Errors
+    /// An errno: `EINVAL` in RESET or for a list beyond the limit; `ENOMEM` if the queue is full.
+    pub(crate) fn recv(&mut self, wr_id: u64, list: &[ibv_sge]) -> Result<(), i32> {
+        if self.inner.proto.state() == QpState::Reset {
+            return Err(libc::EINVAL);
+        }
+        self.inner.recv.push(wr_id, list)
+    }
+
+    /// Rings the doorbell: carries out what can be done now.
+    pub(crate) fn finish(mut self) {
+        self.qp.drive(self.nic, &self.mrs, &mut self.inner);
+    }
+
+    /// Ends posting of receive requests, which start nothing; in ERR they are flushed.
+    pub(crate) fn finish_recv(self) {
+        if self.inner.proto.state() == QpState::Err {
+            self.finish();
+        }
+    }
+}

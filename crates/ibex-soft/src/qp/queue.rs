@@ -1,0 +1,258 @@
+//! Send and receive queues: where work requests stand until they complete.
+//!
+//! Owns the slots of both queues with their scatter/gather lists and inline data; all memory is taken when the queue
+//! pair is created. Does not own execution (`ibex-proto`) nor access to memory ([`super::hands`]).
+
+use ibex_sys::ibv_sge;
+
+/// Most bytes a send request can carry inline.
+pub(crate) const MAX_INLINE: u32 = 512;
+
+/// Most elements of a scatter/gather list.
+pub(crate) const MAX_SGE: u32 = 32;
+
+/// Most requests a queue can be created with.
+pub(crate) const MAX_WR: u32 = 1 << 15;
+
+/// The payload of a send request as it is posted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Payload<'a> {
+    /// Registered memory.
+    Gather(&'a [ibv_sge]),
+    /// Bytes copied at once.
+    Inline(&'a [u8]),
+}
+
+/// A send request in its slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct SendSlot {
+    wr_id: u64,
+    sges: u32,
+    /// Bytes of inline data; `None` if the payload is gathered.
+    inline: Option<u32>,
+}
+
+/// The send queue's slots, used round and round: requests complete in the order of posting.
+#[derive(Debug)]
+pub(crate) struct SendQueue {
+    slots: Box<[SendSlot]>,
+    sges: Box<[ibv_sge]>,
+    inline: Box<[u8]>,
+    max_sge: usize,
+    max_inline: usize,
+    /// Slot of the next request.
+    next: usize,
+    used: usize,
+}
+
+impl SendQueue {
+    /// A queue of `depth` requests.
+    pub(crate) fn new(depth: u32, max_sge: u32, max_inline: u32) -> SendQueue {
+        let (depth, max_sge, max_inline) = (depth as usize, max_sge as usize, max_inline as usize);
+        SendQueue {
+            slots: vec![SendSlot::default(); depth].into_boxed_slice(),
+            sges: vec![ibv_sge::default(); depth * max_sge].into_boxed_slice(),
+            inline: vec![0; depth * max_inline].into_boxed_slice(),
+            max_sge,
+            max_inline,
+            next: 0,
+            used: 0,
+        }
+    }
+
+    /// The slot that [`SendQueue::push`] would use; `None` if all are taken.
+    pub(crate) fn vacant(&self) -> Option<u64> {
+        (self.used < self.slots.len()).then_some(self.next as u64)
+    }
+
+    /// Puts a request into the vacant slot. The caller has checked that there is one and that the payload is within the
+    /// limits the queue was made with.
+    pub(crate) fn push(&mut self, wr_id: u64, payload: Payload<'_>) {
+        let slot = &mut self.slots[self.next];
+        slot.wr_id = wr_id;
+        match payload {
+            Payload::Gather(list) => {
+                let at = self.next * self.max_sge;
+                self.sges[at..at + list.len()].copy_from_slice(list);
+                slot.sges = list.len() as u32;
+                slot.inline = None;
+            }
+            Payload::Inline(bytes) => {
+                let at = self.next * self.max_inline;
+                self.inline[at..at + bytes.len()].copy_from_slice(bytes);
+                slot.sges = 0;
+                slot.inline = Some(bytes.len() as u32);
+            }
+        }
+        self.next = if self.next + 1 == self.slots.len() { 0 } else { self.next + 1 };
+        self.used += 1;
+    }
+
+    /// Frees the slot of a completed request; returns its identifier.
+    pub(crate) fn complete(&mut self, cookie: u64) -> u64 {
+        self.used = self.used.saturating_sub(1);
+        self.slots[cookie as usize].wr_id
+    }
+
+    /// The gather list of a request.
+    pub(crate) fn list(&self, cookie: u64) -> &[ibv_sge] {
+        let index = cookie as usize;
+        let at = index * self.max_sge;
+        &self.sges[at..at + self.slots[index].sges as usize]
+    }
+
+    /// The inline data of a request, if it has any.
+    pub(crate) fn inline(&self, cookie: u64) -> Option<&[u8]> {
+        let index = cookie as usize;
+        let len = self.slots[index].inline? as usize;
+        let at = index * self.max_inline;
+        Some(&self.inline[at..at + len])
+    }
+
+    /// Elements a gather list may have.
+    pub(crate) fn max_sge(&self) -> usize {
+        self.max_sge
+    }
+
+    /// Bytes of inline data a request may have.
+    pub(crate) fn max_inline(&self) -> usize {
+        self.max_inline
+    }
+
+    /// Forgets every request.
+    pub(crate) fn clear(&mut self) {
+        self.next = 0;
+        self.used = 0;
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct RecvSlot {
+    wr_id: u64,
+    sges: u32,
+}
+
+/// The receive queue's slots, used round and round.
+#[derive(Debug)]
+pub(crate) struct RecvQueue {
+    slots: Box<[RecvSlot]>,
+    sges: Box<[ibv_sge]>,
+    max_sge: usize,
+    /// Slot of the next request posted.
+    next: usize,
+    /// Requests posted and not completed.
+    used: usize,
+    /// Of these, not yet taken by the transport.
+    waiting: usize,
+}
+
+impl RecvQueue {
+    /// A queue of `depth` requests.
+    pub(crate) fn new(depth: u32, max_sge: u32) -> RecvQueue {
+        let (depth, max_sge) = (depth as usize, max_sge as usize);
+        RecvQueue {
+            slots: vec![RecvSlot::default(); depth].into_boxed_slice(),
+            sges: vec![ibv_sge::default(); depth * max_sge].into_boxed_slice(),
+            max_sge,
+            next: 0,
+            used: 0,
+            waiting: 0,
+        }
+    }
+
+    /// Posts a request.
+    ///
+    /// # Errors
+    /// An errno: `ENOMEM` if the queue is full, `EINVAL` if the list is too long.
+    pub(crate) fn push(&mut self, wr_id: u64, list: &[ibv_sge]) -> Result<(), i32> {
+        if list.len() > self.max_sge {
+            return Err(libc::EINVAL);
+        }
+        if self.used == self.slots.len() {
+            return Err(libc::ENOMEM);
+        }
+        let at = self.next * self.max_sge;
+        self.sges[at..at + list.len()].copy_from_slice(list);
+        self.slots[self.next] = RecvSlot { wr_id, sges: list.len() as u32 };
+        self.next = if self.next + 1 == self.slots.len() { 0 } else { self.next + 1 };
+        self.used += 1;
+        self.waiting += 1;
+        Ok(())
+    }
+
+    /// Takes the oldest request that waits; returns its slot.
+    pub(crate) fn take(&mut self) -> Option<u64> {
+        if self.waiting == 0 {
+            return None;
+        }
+        let depth = self.slots.len();
+        let slot = (self.next + depth - self.waiting) % depth;
+        self.waiting -= 1;
+        Some(slot as u64)
+    }
+
+    /// Frees the slot of a completed request; returns its identifier.
+    pub(crate) fn complete(&mut self, cookie: u64) -> u64 {
+        self.used = self.used.saturating_sub(1);
+        self.slots[cookie as usize].wr_id
+    }
+
+    /// The scatter list of a request.
+    pub(crate) fn list(&self, cookie: u64) -> &[ibv_sge] {
+        let index = cookie as usize;
+        let at = index * self.max_sge;
+        &self.sges[at..at + self.slots[index].sges as usize]
+    }
+
+    /// Forgets every request.
+    pub(crate) fn clear(&mut self) {
+        self.next = 0;
+        self.used = 0;
+        self.waiting = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sge(addr: u64) -> ibv_sge {
+        ibv_sge { addr, length: 1, lkey: 1 }
+    }
+
+    #[test]
+    fn send_slots_go_round_and_keep_their_payload() {
+        let mut queue = SendQueue::new(2, 2, 4);
+        for round in 0..5u64 {
+            assert_eq!(queue.vacant(), Some(0));
+            queue.push(round, Payload::Gather(&[sge(1), sge(2)]));
+            queue.push(round + 100, Payload::Inline(b"abc"));
+            assert_eq!(queue.vacant(), None);
+            assert_eq!(queue.list(0).len(), 2);
+            assert_eq!(queue.inline(0), None);
+            assert_eq!(queue.inline(1), Some(&b"abc"[..]));
+            assert_eq!(queue.complete(0), round);
+            assert_eq!(queue.complete(1), round + 100);
+        }
+    }
+
+    #[test]
+    fn receive_slots_are_taken_in_the_order_of_posting() {
+        let mut queue = RecvQueue::new(3, 1);
+        queue.push(1, &[sge(1)]).unwrap();
+        queue.push(2, &[]).unwrap();
+        queue.push(3, &[sge(3)]).unwrap();
+        assert_eq!(queue.push(4, &[]), Err(libc::ENOMEM));
+        assert_eq!(queue.push(4, &[sge(1), sge(2)]), Err(libc::EINVAL));
+        let first = queue.take().unwrap();
+        assert_eq!(queue.push(4, &[]), Err(libc::ENOMEM), "taken is not yet free");
+        assert_eq!(queue.complete(first), 1);
+        queue.push(4, &[sge(4)]).unwrap();
+        for expected in [2, 3, 4] {
+            let cookie = queue.take().unwrap();
+            assert_eq!(queue.list(cookie).len(), usize::from(expected != 2));
+            assert_eq!(queue.complete(cookie), expected);
+        }
+        assert_eq!(queue.take(), None);
+    }
+}
