@@ -32,7 +32,6 @@ const PACKAGES: &[&str] = &[
 pub(crate) struct Guest {
     kernel: Kernel,
     limit: Duration,
-    kvm: bool,
     echo: bool,
     keep: bool,
 }
@@ -59,7 +58,7 @@ impl Guest {
     pub(crate) fn prepare(series: Series) -> Result<Guest> {
         util::apt(PACKAGES)?;
         let kernel = Kernel::prepare(series)?;
-        Ok(Guest { kernel, limit: Duration::from_secs(600), kvm: false, echo: true, keep: false })
+        Ok(Guest { kernel, limit: Duration::from_secs(600), echo: true, keep: false })
     }
 
     /// Wall clock for boot and script together; 10 minutes unless told. The machine is killed when it passes.
@@ -83,22 +82,6 @@ impl Guest {
     pub(crate) fn keep(mut self, keep: bool) -> Self {
         self.keep = keep;
         self
-    }
-
-    /// Uses /dev/kvm. Off unless told: emulation gives the same result on every machine.
-    ///
-    /// # Errors
-    /// If /dev/kvm cannot be opened.
-    pub(crate) fn kvm(mut self, kvm: bool) -> Result<Self> {
-        if kvm {
-            fs::File::options()
-                .read(true)
-                .write(true)
-                .open("/dev/kvm")
-                .context("cannot open /dev/kvm; leave --kvm out to emulate")?;
-        }
-        self.kvm = kvm;
-        Ok(self)
     }
 
     /// The kernel it runs.
@@ -129,7 +112,6 @@ impl Guest {
             console: &folder.path.join("console.log"),
             word: &format!("ibex-{}-{}", std::process::id(), since_epoch.as_nanos()),
             limit: self.limit,
-            kvm: self.kvm,
             echo: self.echo,
         };
         let outcome =
@@ -210,6 +192,15 @@ fn sweep(base: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_guests_scripts_are_well_formed() {
+        for name in ["init.sh", "lib.sh", "golden.sh"] {
+            let path = util::root().join("tests/vm").join(name);
+            let status = std::process::Command::new("sh").arg("-n").arg(&path).status();
+            assert!(status.unwrap().success(), "{}", path.display());
+        }
+    }
 
     #[test]
     fn words_survive_the_shell() {

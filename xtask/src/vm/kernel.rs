@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -129,20 +130,14 @@ fn unpack(series: Series, work: &Path) -> Result<String> {
     eprintln!("vm: downloading {name}");
     let download = work.join("download");
     fs::create_dir(&download)?;
+    // The sandbox user of apt cannot write here; nothing is installed.
     let get = || {
-        // The sandbox user of apt cannot write here; nothing is installed.
-        util::run(
-            util::cmd("apt-get")
-                .args(["-q", "-o", "APT::Sandbox::User=root", "download", &name])
-                .current_dir(&download),
-        )
+        util::run(apt_get().args(["-o", "APT::Sandbox::User=root", "download", &name]).current_dir(&download))
     };
     // A list older than the mirror names a version that is gone: look once more.
-    get()
-        .or_else(|_| util::run(util::cmd("apt-get").args(["update", "-q"])).and_then(|()| get()))
-        .with_context(|| {
-            format!("cannot download {name}; as root: apt-get update; then repeat with the network up")
-        })?;
+    get().or_else(|_| util::run(apt_get().arg("update")).and_then(|()| get())).with_context(|| {
+        format!("cannot download {name}; as root: apt-get update; then repeat with the network up")
+    })?;
     let deb = only_entry(&download)?;
     let tree = work.join("tree");
     util::run(util::cmd("dpkg").arg("-x").args([&deb, &tree]))?;
@@ -172,6 +167,13 @@ fn unpack(series: Series, work: &Path) -> Result<String> {
     Ok(version)
 }
 
+/// apt-get that reports to standard error: standard output is the script's.
+fn apt_get() -> Command {
+    let mut command = util::cmd("apt-get");
+    command.arg("-q").stdout(std::io::stderr());
+    command
+}
+
 /// The exact name of the kernel package, from the metapackage that depends on it.
 fn package_name(series: Series) -> Result<String> {
     let look = || {
@@ -184,8 +186,7 @@ fn package_name(series: Series) -> Result<String> {
         return Ok(name);
     }
     // A fresh container has no package lists at all.
-    util::run(util::cmd("apt-get").args(["update", "-q"]))
-        .context("cannot read the package lists; as root: apt-get update")?;
+    util::run(apt_get().arg("update")).context("cannot read the package lists; as root: apt-get update")?;
     look().with_context(|| {
         format!(
             "apt knows no kernel {} (looked at {}); this task needs Debian 12 or newer with its security archive",

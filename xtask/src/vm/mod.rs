@@ -38,9 +38,6 @@ pub(crate) struct Args {
     /// Keep the run's folder under target/vm/run: script, kernel messages, shared files.
     #[arg(long)]
     keep: bool,
-    /// Use /dev/kvm instead of emulation.
-    #[arg(long)]
-    kvm: bool,
     /// Show the output of the machine only if something is wrong.
     #[arg(long)]
     quiet: bool,
@@ -80,11 +77,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     };
     let mut verdicts = Vec::new();
     for &series in args.kernel.series() {
-        let guest = Guest::prepare(series)?
-            .limit(Duration::from_secs(args.limit))
-            .echo(!args.quiet)
-            .keep(args.keep)
-            .kvm(args.kvm)?;
+        let guest =
+            Guest::prepare(series)?.limit(Duration::from_secs(args.limit)).echo(!args.quiet).keep(args.keep);
         verdicts.push(match (&binary, &args.command) {
             (Some(binary), _) => suite::run(&guest, binary, &args.filters),
             (None, command) => run_script(&guest, command.as_deref().unwrap_or_default()),

@@ -2,7 +2,8 @@
 //!
 //! The process is ended by its own pid, when both ports have reported the end of the script or the time is up; it
 //! also dies with this program (`setpriv --pdeathsig`, prctl(2) PR_SET_PDEATHSIG), on Ctrl-C for instance, and the
-//! guest switches itself off after its limit. Emulation needs neither KVM nor root (QEMU's "TCG" accelerator).
+//! guest switches itself off after its limit. The processor is emulated (QEMU's "TCG"): the same on every machine, in
+//! containers and nested machines where /dev/kvm is absent, or there and not working; neither KVM nor root is needed.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -32,8 +33,6 @@ pub(crate) struct Machine<'a> {
     pub(crate) word: &'a str,
     /// Wall clock for the whole life of the machine.
     pub(crate) limit: Duration,
-    /// Use the processor's virtualisation; the default is emulation, the same everywhere.
-    pub(crate) kvm: bool,
     /// Pass the script's output on while it runs.
     pub(crate) echo: bool,
 }
@@ -107,17 +106,17 @@ impl Machine<'_> {
         let (stdout, stderr) = (join(out), join(err));
         match verdict {
             Ok(()) => Ok(Outcome { code, stdout, stderr, ready: ready.unwrap_or_default() }),
-            Err(what) => bail!("{what}{}", self.explain(&stderr)),
+            Err(what) => bail!("{what}{}", self.explain(&stdout, &stderr)),
         }
     }
 
-    /// The last lines of the console and of QEMU's messages, for an error.
-    fn explain(&self, stderr: &[u8]) -> String {
+    /// The last lines of all that was printed, for an error: the script's output names the test that hung.
+    fn explain(&self, stdout: &[u8], stderr: &[u8]) -> String {
         let console = std::fs::read(self.console).unwrap_or_default();
         let mut text = String::new();
-        for (name, bytes) in [("console", console.as_slice()), ("stderr", stderr)] {
+        for (name, bytes) in [("console", console.as_slice()), ("stderr", stderr), ("stdout", stdout)] {
             let lines: Vec<_> = String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect();
-            for line in &lines[lines.len().saturating_sub(20)..] {
+            for line in &lines[lines.len().saturating_sub(12)..] {
                 text.push_str(&format!("\n  {name}: {line}"));
             }
         }
@@ -133,11 +132,7 @@ impl Machine<'_> {
         );
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-machine", "q35", "-smp", "2"]);
-        if self.kvm {
-            command.args(["-accel", "kvm", "-cpu", "host"]);
-        } else {
-            command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
-        }
+        command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
         command.args(["-m", &MEMORY_MIB.to_string(), "-nodefaults", "-display", "none", "-no-reboot"]);
         command.arg("-kernel").arg(self.image).arg("-initrd").arg(self.initramfs).args(["-append", &cmdline]);
         command.arg("-serial").arg(format!("file:{}", escape(self.console)));
