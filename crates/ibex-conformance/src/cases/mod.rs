@@ -1,0 +1,33 @@
+//! The cases, a file for each subject.
+//!
+//! A file holds what must hold for one part of the verbs and cites the manual page or the specification where a status
+//! is not obvious. It does not hold the machinery: that is [`crate::lab`].
+
+use crate::Case;
+
+pub mod access;
+pub mod data;
+pub mod device;
+pub mod events;
+pub mod failure;
+pub mod queues;
+pub mod states;
+
+/// Every case of the suite.
+pub fn all() -> Vec<Case> {
+    [
+        device::cases(),
+        states::cases(),
+        data::cases(),
+        queues::cases(),
+        events::cases(),
+        access::cases(),
+        failure::cases(),
+    ]
+    .concat()
+}
+
+/// What a second process can be asked to do.
+pub(crate) fn roles() -> Vec<(&'static str, fn())> {
+    failure::roles()
+}

@@ -1,0 +1,35 @@
+//! Verbs objects for tests, through the C interface: exact statuses, states and refusals, with no policy in between.
+//!
+//! Owns the device under test ([`Lab`]), objects that are destroyed in the right order ([`Pd`], [`Region`], [`Cq`],
+//! [`Qp`]), work requests as values ([`Send`], [`Recv`]) and a pair of connected nodes ([`Pair`]). Holds no case.
+//!
+//! Waiting is bounded: no completion within [`PATIENCE`] is a failure, never a hang.
+
+mod device;
+mod memory;
+mod node;
+mod queue;
+mod work;
+
+use std::time::Duration;
+
+pub use device::{Lab, Pd};
+pub use memory::{Region, pattern};
+pub use node::{LinkOptions, Node, NodeOptions, Pair};
+pub use queue::{Cq, Qp};
+pub use work::{Recv, Send, Sge, gid_bytes, imm_data};
+
+/// How long a completion may take. An emulated machine needs tens of milliseconds for a round trip, and retries
+/// multiply that.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long to watch a queue from which nothing may come.
+pub const QUIET: Duration = Duration::from_millis(50);
+
+/// Every access right a region or a queue pair can be given for RC.
+pub const ALL_ACCESS: ibex_sys::ibv_access_flags = ibex_sys::ibv_access_flags(
+    ibex_sys::IBV_ACCESS_LOCAL_WRITE.0
+        | ibex_sys::IBV_ACCESS_REMOTE_WRITE.0
+        | ibex_sys::IBV_ACCESS_REMOTE_READ.0
+        | ibex_sys::IBV_ACCESS_REMOTE_ATOMIC.0,
+);
