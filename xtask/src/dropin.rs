@@ -22,7 +22,7 @@ use elf::Symbol;
 pub(crate) struct Args {
     /// Also compare with what the programs and libraries of Debian's packages import (installs the packages).
     #[arg(long)]
-    check: bool,
+    pub(crate) check: bool,
 }
 
 /// Debian's packages whose programs and libraries must find every symbol that they import.

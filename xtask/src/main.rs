@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 mod bench_check;
 mod ci;
 mod dropin;
+mod interop;
 mod util;
 mod vm;
 
@@ -24,6 +25,8 @@ enum Task {
     Ci(ci::Args),
     /// Build the drop-in libibverbs.so.1 and librdmacm.so.1 into target/dropin.
     Dropin(dropin::Args),
+    /// Debian's unmodified C programs over the drop-in libraries, and against the kernel's rxe.
+    Interop(interop::Args),
     /// Holds the figures of `ibex bench --quick` against the project's limits.
     BenchCheck(bench_check::Args),
     /// The conformance suite on the kernel's rxe device, in a virtual machine.
@@ -35,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         Task::Lint => util::lint(),
         Task::Ci(args) => ci::run(&args),
         Task::Dropin(args) => dropin::run(&args),
+        Task::Interop(args) => interop::run(&args),
         Task::BenchCheck(args) => bench_check::run(&args),
         Task::Vm(args) => vm::run(args),
     }

@@ -1,0 +1,98 @@
+//! The software device against the kernel's rxe, inside the virtual machine.
+//!
+//! On the host, [`run`] boots the machine with a script that makes both ends (`tests/vm/lib.sh`) and starts this very
+//! program there with `--in-guest`; each row comes back as a line of JSON. Inside, [`inside`] runs the cases of both
+//! directions at one share of lost packets.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::report::Row;
+use super::{Args, Link, run_link};
+use crate::util;
+use crate::vm::{Guest, Series, guest::quote};
+
+/// Choice on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum Kernel {
+    #[value(name = "6.1")]
+    V6_1,
+    #[value(name = "6.12")]
+    V6_12,
+    /// Each series.
+    All,
+}
+
+/// Shares of lost packets, per cent in each direction.
+const LOSSES: [u32; 2] = [0, 1];
+
+/// Wall clock for one machine: about 70 cases at one or two emulated seconds each, and room for a slow host.
+const LIMIT: Duration = Duration::from_secs(1200);
+
+/// The kernels that a run asks for: Debian 12's own in a quick one, each in a complete one.
+pub(super) fn series(args: &Args) -> Vec<Series> {
+    match args.kernel {
+        Some(Kernel::V6_1) => vec![Series::V6_1],
+        Some(Kernel::V6_12) => vec![Series::V6_12],
+        None if args.quick => vec![Series::V6_1],
+        Some(Kernel::All) | None => Series::ALL.to_vec(),
+    }
+}
+
+/// Boots one kernel and runs its cases.
+///
+/// # Errors
+/// If the machine cannot be had, or the cases do not all come back; a failed case is a row.
+pub(super) fn run(series: Series, args: &Args) -> Result<Vec<Row>> {
+    let guest = Guest::prepare(series)?.limit(LIMIT).echo(false);
+    println!("with {} in the virtual machine:", guest.kernel().package);
+    let output = guest.run(&script(series, args)?)?;
+    let mut rows = Vec::new();
+    for line in output.stdout.lines() {
+        let row: Row = serde_json::from_str(line).with_context(|| format!("not a row: {line}"))?;
+        println!("{row}");
+        rows.push(row);
+    }
+    if args.verbose || output.code != 0 {
+        eprint!("{}", output.stderr);
+    }
+    ensure!(output.code == 0, "the cases in the virtual machine ended with code {}", output.code);
+    Ok(rows)
+}
+
+/// Sets both ends up and runs this program once for each share of lost packets.
+fn script(series: Series, args: &Args) -> Result<String> {
+    let program = std::env::current_exe().context("cannot name this program")?;
+    let mut run = format!("{} interop --kernel {}", quote(&program.to_string_lossy()), series.name());
+    if args.quick {
+        run.push_str(" --quick");
+    }
+    if args.verbose {
+        run.push_str(" --verbose");
+    }
+    if let Some(filter) = &args.filter {
+        run.push_str(&format!(" {}", quote(filter)));
+    }
+    let target = quote(&util::target_dir().to_string_lossy());
+    let mut script = format!("export CARGO_TARGET_DIR={target}\nsetup_netns_pair || exit 1\n");
+    for loss in LOSSES {
+        script.push_str(&format!("set_loss {loss} || exit 1\n{run} --in-guest {loss} || exit 1\n"));
+    }
+    Ok(script)
+}
+
+/// Inside the machine: both directions at one share of lost packets, each row as a line of JSON on standard output.
+///
+/// # Errors
+/// If a process cannot be started; a failed case is a row and no error.
+pub(super) fn inside(args: &Args, loss: u32) -> Result<()> {
+    let [series] = series(args)[..] else { bail!("--in-guest needs one --kernel") };
+    for link in Link::kernel(series.name(), loss)? {
+        run_link(&link, args, &mut |row| {
+            // Plain data always has a JSON form.
+            println!("{}", serde_json::to_string(row).unwrap_or_default());
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! Debian's unmodified C programs as witnesses of the software device: `cargo xtask interop`.
+//!
+//! Every case is a program of `ibverbs-utils` or `perftest`, run as two processes, server and client, with the drop-in
+//! libraries in `LD_LIBRARY_PATH`:
+//! - on this machine, the device on both ends, over its default address;
+//! - in the virtual machine of [`crate::vm`], the device in a network namespace at one end and the kernel's rxe, with
+//!   the system's libraries, at the other; both ways, without and with 1 % packet loss.
+//!
+//! [`cases`] is the list; [`link`] says where the two ends run; [`process`] runs them within a bound; [`verdict`] judges
+//! exit codes and output; [`report`] keeps `docs/interop.md`; [`lab`] repeats it all inside the virtual machine, where
+//! this very program runs with `--in-guest`.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::{dropin, util};
+
+mod cases;
+mod lab;
+mod link;
+mod process;
+mod report;
+mod verdict;
+
+use cases::Case;
+use link::Link;
+use report::Row;
+
+/// Run Debian's C programs over the drop-in libraries.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A few cases of each kind, 6.1 as the only kernel; `docs/interop.md` is compared and not written.
+    #[arg(long)]
+    quick: bool,
+    /// Leave out the cases against the kernel's rxe in a virtual machine.
+    #[arg(long)]
+    no_vm: bool,
+    /// Kernel series of the virtual machine, instead of 6.1 and, without --quick, 6.12.
+    #[arg(long, value_name = "SERIES")]
+    kernel: Option<lab::Kernel>,
+    /// Show the output of both processes of every case.
+    #[arg(long, short)]
+    verbose: bool,
+    /// Only cases whose line contains this text, for example "ib_write_bw" or "rxe 6.1".
+    filter: Option<String>,
+    /// Run the cases of the links with this share of lost packets, inside the virtual machine.
+    #[arg(long, hide = true, value_name = "LOSS")]
+    in_guest: Option<u32>,
+}
+
+/// Packages of the programs.
+const PACKAGES: [&str; 2] = ["ibverbs-utils", "perftest"];
+
+/// Runs the cases, writes or compares the table of results.
+///
+/// # Errors
+/// If anything cannot be built or started, or any case fails.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(loss) = args.in_guest {
+        return lab::inside(args, loss);
+    }
+    util::apt(&PACKAGES)?;
+    dropin::run(&dropin::Args { check: true })?;
+    let mut rows = run_link(&Link::loopback()?, args, &mut |row| println!("{row}"))?;
+    if !args.no_vm {
+        for series in lab::series(args) {
+            rows.extend(lab::run(series, args)?);
+        }
+    }
+    finish(args, &rows)
+}
+
+/// Every case of one link that the arguments ask for; each row is passed on as soon as it is known.
+fn run_link(link: &Link, args: &Args, tell: &mut dyn FnMut(&Row)) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for case in cases::all(link) {
+        if (args.quick && !case.quick) || !wanted(&case, link, args) {
+            continue;
+        }
+        let (outcome, took) = process::run(&case, link)?;
+        let row = Row::new(&case, link, &outcome, took);
+        if args.verbose {
+            eprintln!("{}", outcome.transcript);
+        }
+        tell(&row);
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn wanted(case: &Case, link: &Link, args: &Args) -> bool {
+    args.filter.as_ref().is_none_or(|filter| {
+        let line = format!("{} {}", case.line(), link.name);
+        filter.split_whitespace().all(|word| line.contains(word))
+    })
+}
+
+/// The closing line, the table, the verdict.
+fn finish(args: &Args, rows: &[Row]) -> Result<()> {
+    let failed: Vec<&Row> = rows.iter().filter(|row| row.failure.is_some()).collect();
+    let took: Duration = rows.iter().map(|row| row.took).sum();
+    println!("{} passed, {} failed, {:.0} s", rows.len() - failed.len(), failed.len(), took.as_secs_f64());
+    if !failed.is_empty() {
+        for row in &failed {
+            println!("\n{row}\n{}", row.failure.as_deref().unwrap_or_default());
+        }
+        bail!("{} of {} cases failed", failed.len(), rows.len());
+    }
+    if rows.is_empty() {
+        bail!("no case was run: nothing matches the filter");
+    }
+    let complete = !args.quick && !args.no_vm && args.filter.is_none() && args.kernel.is_none();
+    if complete { report::write(rows) } else { report::compare(rows) }
+}

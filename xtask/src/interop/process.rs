@@ -1,0 +1,342 @@
+//! One case as processes: started, watched, ended in bounded time, judged.
+//!
+//! A client starts when its server's TCP port is seen listening in /proc/<pid>/net/tcp (proc(5)), so nothing sleeps on
+//! a guess and no connection is wasted on a probe.
+
+use std::fs::{self, File};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::cases::{BUFFER, Case, Check};
+use super::link::{End, Link};
+use super::verdict;
+
+/// How often a process is looked at.
+const TICK: Duration = Duration::from_millis(2);
+
+/// Processor time after which a client of a bandwidth test is past its set-up and moves data. Clock ticks of 10 ms:
+/// perftest's calibration of the cycle counter alone spins for 20 to 30 of them.
+const MOVING_TICKS: u64 = 100;
+
+/// How a case ended.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// What is wrong, with the end of both outputs; `None` if nothing is.
+    pub(super) failure: Option<String>,
+    /// Commands and all output.
+    pub(super) transcript: String,
+}
+
+/// What one process left.
+#[derive(Clone, Debug)]
+pub(super) struct Ended {
+    /// Exit code, or `None` if it was killed by a signal.
+    pub(super) code: Option<i32>,
+    /// Standard output and standard error, as they came.
+    pub(super) output: String,
+}
+
+/// Runs `case` over `link`.
+///
+/// # Errors
+/// If a process cannot be started or watched; a case that fails is an [`Outcome`].
+pub(super) fn run(case: &Case, link: &Link) -> Result<(Outcome, Duration)> {
+    let start = Instant::now();
+    let deadline = start + Duration::from_secs(case.seconds) * link.patience;
+    let outcome = if case.is_pair() { pair(case, link, deadline)? } else { single(case, link, deadline)? };
+    Ok((outcome, start.elapsed()))
+}
+
+fn single(case: &Case, link: &Link, deadline: Instant) -> Result<Outcome> {
+    let mut process = Running::start(case, &link.server, &[], None)?;
+    let failure = match process.wait(deadline)? {
+        None => Some("does not end".to_owned()),
+        Some(ended) => verdict::single(&case.check, &ended).err(),
+    };
+    Ok(outcome(failure, &[("", &process)]))
+}
+
+fn pair(case: &Case, link: &Link, deadline: Instant) -> Result<Outcome> {
+    let port = free_port(link.server.address)?;
+    let mut shared = vec!["-p".to_owned(), port.to_string()];
+    let buffers = match case.check {
+        Check::Payload { size, .. } => {
+            Some([Buffer::create(size, "server")?, Buffer::create(size, "client")?])
+        }
+        _ => None,
+    };
+    let [server_buffer, client_buffer] = buffers.as_ref().map_or([None, None], |[a, b]| [Some(a), Some(b)]);
+    let mut server = Running::start(case, &link.server, &shared, server_buffer)?;
+    if !server.listens(port, deadline)? {
+        return Ok(outcome(Some("the server does not listen".to_owned()), &[("server", &server)]));
+    }
+    shared.push(link.server.address.to_string());
+    let mut client = Running::start(case, &link.client, &shared, client_buffer)?;
+    let failure = match case.check {
+        Check::ServerKilled => {
+            client.moves(deadline)?;
+            server.child.kill()?;
+            match client.wait(deadline)? {
+                None => Some("the client does not end after its server was killed".to_owned()),
+                Some(ended) => verdict::peer_lost(&ended).err(),
+            }
+        }
+        Check::ClientInterrupted => {
+            client.moves(deadline)?;
+            client.interrupt()?;
+            match server.wait(deadline)? {
+                None => Some("the server does not end after its client was interrupted".to_owned()),
+                Some(ended) if ended.code.is_none() => Some("the server was killed by a signal".to_owned()),
+                Some(_) => None,
+            }
+        }
+        _ => {
+            // The client first: a failed client is told at once, while its server may wait for ever.
+            let client_ended = client.wait(deadline)?;
+            let failed = client_ended.as_ref().is_some_and(|ended| ended.code != Some(0));
+            let server_deadline = if failed { Instant::now() + Duration::from_secs(1) } else { deadline };
+            let server_ended = server.wait(server_deadline)?;
+            match (client_ended, server_ended) {
+                (Some(client), Some(server)) => verdict::pair(&case.check, &client, &server)
+                    .and_then(|()| {
+                        buffers.as_ref().map_or(Ok(()), |[server, client]| client.arrived_in(server))
+                    })
+                    .err(),
+                (Some(client), None) if client.code != Some(0) => {
+                    Some(format!("the client ended {}", code(&client)))
+                }
+                (None, None) => Some("neither process ends".to_owned()),
+                (None, Some(server)) => {
+                    Some(format!("the client does not end; the server ended {}", code(&server)))
+                }
+                (Some(_), None) => Some("the server does not end".to_owned()),
+            }
+        }
+    };
+    Ok(outcome(failure, &[("server", &server), ("client", &client)]))
+}
+
+fn code(ended: &Ended) -> String {
+    ended.code.map_or_else(|| "by a signal".to_owned(), |code| format!("with code {code}"))
+}
+
+fn outcome(failure: Option<String>, processes: &[(&str, &Running)]) -> Outcome {
+    let transcript: String = processes
+        .iter()
+        .map(|(role, process)| {
+            let indented: String = process.output().lines().map(|line| format!("  | {line}\n")).collect();
+            format!("  {role}$ {}\n{indented}", process.command)
+        })
+        .collect();
+    let failure = failure.map(|reason| format!("  {reason}\n{}", tail(&transcript)));
+    Outcome { failure, transcript }
+}
+
+/// The end of a long text: the reason of a failure is there, and a table of CI must stay readable.
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+/// A TCP port that nothing uses at `address`, or anywhere here if the address is another host's.
+fn free_port(address: IpAddr) -> Result<u16> {
+    // Below the range of ports that the system hands out to outgoing connections (32768 and up), and apart for
+    // several runs on one machine.
+    const RANGE: u32 = 10_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..RANGE {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + ((std::process::id() * 97 + step) % RANGE) as u16;
+        let local = if address.is_loopback() { address } else { IpAddr::from([0, 0, 0, 0]) };
+        if TcpListener::bind(SocketAddr::new(local, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free TCP port between 20000 and 30000")
+}
+
+/// A file that a perftest program uses as its buffer: first what it sends, then what it receives.
+struct Buffer {
+    path: PathBuf,
+    size: u64,
+}
+
+impl Buffer {
+    /// A file for messages of `size` bytes in each direction, in memory: not every file system's pages can be pinned.
+    fn create(size: u64, role: &str) -> Result<Buffer> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ibex-interop-{}-{number}-{role}", std::process::id());
+        let path = PathBuf::from("/dev/shm").join(name);
+        let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let buffer = Buffer { path, size };
+        // A page more than both halves: perftest rounds up to cache lines.
+        file.set_len(2 * size + 4096)?;
+        Ok(buffer)
+    }
+
+    /// Whether the first half of this client's buffer equals the second half of the server's.
+    fn arrived_in(&self, server: &Buffer) -> std::result::Result<(), String> {
+        let read = |buffer: &Buffer| fs::read(&buffer.path).map_err(|error| error.to_string());
+        let size = usize::try_from(self.size).map_err(|error| error.to_string())?;
+        verdict::payload(&read(self)?, &read(server)?, size)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// A process and the file that its output goes to. Killed if it still runs when this is dropped.
+struct Running {
+    child: Child,
+    command: String,
+    log: PathBuf,
+    status: Option<ExitStatus>,
+}
+
+impl Running {
+    fn start(case: &Case, end: &End, more: &[String], buffer: Option<&Buffer>) -> Result<Running> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let mut words = end.prefix.clone();
+        words.push(case.program.to_owned());
+        // A case about the choice of a device makes that choice itself.
+        let chooses = case.options.iter().any(|option| option == "-d" || option == "-l");
+        if case.program != "ibv_devices" && !chooses {
+            words.extend(["-d".to_owned(), end.device.to_owned()]);
+        }
+        let path = buffer.map_or(String::new(), |buffer| buffer.path.to_string_lossy().into_owned());
+        words.extend(case.options.iter().map(|option| option.replace(BUFFER, &path)));
+        words.extend(more.iter().cloned());
+
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let log = std::env::temp_dir().join(format!("ibex-interop-{}-{number}.log", std::process::id()));
+        let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::null()).stderr(file.try_clone()?).stdout(file);
+        let mut text = String::new();
+        for (key, value) in &end.env {
+            command.env(key, value);
+            text.push_str(&format!("{key}={value} "));
+        }
+        text.push_str(&words.join(" "));
+        let child = command.spawn().with_context(|| format!("cannot start {}", words[0]))?;
+        Ok(Running { child, command: text, log, status: None })
+    }
+
+    fn output(&self) -> String {
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// Waits for the end; `None` at the deadline, with the process still running.
+    fn wait(&mut self, deadline: Instant) -> Result<Option<Ended>> {
+        let ended = self.until(deadline, |_| Ok(false))?;
+        Ok(ended.map(|status| Ended { code: status.code(), output: self.output() }))
+    }
+
+    /// Waits until `done`, the end of the process (its status is returned) or the deadline.
+    fn until(
+        &mut self,
+        deadline: Instant,
+        mut done: impl FnMut(u32) -> Result<bool>,
+    ) -> Result<Option<ExitStatus>> {
+        loop {
+            if self.status.is_none() {
+                self.status = self.child.try_wait()?;
+            }
+            if self.status.is_some() || Instant::now() >= deadline || done(self.child.id())? {
+                return Ok(self.status);
+            }
+            thread::sleep(TICK);
+        }
+    }
+
+    /// Waits until the process listens on `port`; false if it ends or the deadline passes before.
+    fn listens(&mut self, port: u16, deadline: Instant) -> Result<bool> {
+        let mut listening = false;
+        self.until(deadline, |pid| {
+            listening = ["tcp", "tcp6"].iter().any(|table| {
+                fs::read_to_string(format!("/proc/{pid}/net/{table}"))
+                    .is_ok_and(|text| has_listener(&text, port))
+            });
+            Ok(listening)
+        })?;
+        Ok(listening)
+    }
+
+    /// Waits until the process has used so much processor time that it must be past its set-up, or has ended.
+    fn moves(&mut self, deadline: Instant) -> Result<()> {
+        self.until(deadline, |pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            Ok(processor_ticks(&stat).is_some_and(|ticks| ticks >= MOVING_TICKS))
+        })?;
+        Ok(())
+    }
+
+    /// What control-C does.
+    fn interrupt(&self) -> Result<()> {
+        crate::util::run(Command::new("sh").args(["-c", &format!("kill -INT {}", self.child.id())]))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            // It may have ended meanwhile.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        let _ = fs::remove_file(&self.log);
+    }
+}
+
+/// Whether a table like /proc/net/tcp has a socket in state LISTEN (0A) on `port`, at any address.
+fn has_listener(table: &str, port: u16) -> bool {
+    table.lines().skip(1).any(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        let local = columns.next().and_then(|local| local.rsplit_once(':'));
+        let state = columns.nth(1);
+        local.is_some_and(|(_, number)| u16::from_str_radix(number, 16) == Ok(port)) && state == Some("0A")
+    })
+}
+
+/// User and system time from /proc/<pid>/stat: fields 14 and 15, counted after the name in parentheses.
+fn processor_ticks(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_told_from_a_connection() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue\n   \
+            0: 0100007F:4E20 00000000:0000 0A 00000000:00000000\n   \
+            1: 0100007F:4E21 0100007F:9C40 01 00000000:00000000\n";
+        assert!(has_listener(table, 20_000));
+        assert!(!has_listener(table, 20_001));
+    }
+
+    #[test]
+    fn processor_time_is_found_behind_a_name_with_parentheses() {
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194304 100 0 0 0 12 30 0 0 20 0 1 0 100 0 0";
+        assert_eq!(processor_ticks(stat), Some(42));
+    }
+
+    #[test]
+    fn two_ports_in_a_row_differ() {
+        let address = IpAddr::from([127, 0, 0, 1]);
+        assert_ne!(free_port(address).expect("a port"), free_port(address).expect("a port"));
+    }
+}
