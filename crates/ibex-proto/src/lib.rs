@@ -28,6 +28,8 @@ mod qp;
 mod requester;
 mod responder;
 mod retry;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod state;
 mod window;
 mod wqe;
