@@ -3,6 +3,16 @@
 //! Owns the description of a Rust type (size, alignment, members) that the macros fill in. The golden files come from
 //! the C headers by way of `cargo xtask abi`; nothing in them is derived from this crate.
 
+// The golden files are of x86-64 with glibc; other machines have other sizes of pointers, mutexes and conditions.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+mod golden;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+mod known;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+mod render;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+mod tests;
+
 /// One member of a structure or union.
 pub(crate) struct Field {
     pub(crate) name: &'static str,
