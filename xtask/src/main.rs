@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod abi;
 mod bench_check;
 mod ci;
 mod dropin;
@@ -21,6 +22,8 @@ struct Cli {
 enum Task {
     /// Formatting, clippy and documentation, with warnings as errors.
     Lint,
+    /// What the C compiler says about rdma-core's headers, as golden files for ibex-sys.
+    Abi(abi::Args),
     /// Everything that continuous integration runs.
     Ci(ci::Args),
     /// Build the drop-in libibverbs.so.1 and librdmacm.so.1 into target/dropin.
@@ -36,6 +39,7 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Lint => util::lint(),
+        Task::Abi(args) => abi::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Dropin(args) => dropin::run(&args),
         Task::Interop(args) => interop::run(&args),
