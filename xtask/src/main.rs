@@ -5,8 +5,10 @@ use clap::{Parser, Subcommand};
 mod abi;
 mod bench_check;
 mod ci;
+mod copy_test;
 mod dropin;
 mod interop;
+mod sim;
 mod util;
 mod vm;
 
@@ -30,8 +32,12 @@ enum Task {
     Dropin(dropin::Args),
     /// Debian's unmodified C programs over the drop-in libraries, and against the kernel's rxe.
     Interop(interop::Args),
+    /// Copies files with `ibex serve` and `ibex cp`, with a server that is killed on the way.
+    CopyTest(copy_test::Args),
     /// Holds the figures of `ibex bench --quick` against the project's limits.
     BenchCheck(bench_check::Args),
+    /// Random connections over a simulated, faulty network.
+    Sim(sim::Args),
     /// The conformance suite on the kernel's rxe device, in a virtual machine.
     Vm(vm::Args),
 }
@@ -43,7 +49,9 @@ fn main() -> anyhow::Result<()> {
         Task::Ci(args) => ci::run(&args),
         Task::Dropin(args) => dropin::run(&args),
         Task::Interop(args) => interop::run(&args),
+        Task::CopyTest(args) => copy_test::run(&args),
         Task::BenchCheck(args) => bench_check::run(&args),
+        Task::Sim(args) => sim::run(&args),
         Task::Vm(args) => vm::run(args),
     }
 }
