@@ -11,14 +11,15 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::error::NetError;
 use super::forward;
+use super::interest::Interest;
 use super::udp::Udp;
 
 /// How long opening waits for a holder that is just dying to free the port; its sockets close within
@@ -65,9 +66,11 @@ enum Step {
     PortTaken,
 }
 
-/// The election for one address.
+/// The election for one address. The sockets to watch are in the set of [`Interest`], also the alarm
+/// for the next try.
 #[derive(Debug)]
 pub(super) struct Election {
+    interest: Arc<Interest>,
     name: UnixAddr,
     /// The same name, to connect to.
     peer: SockAddr,
@@ -75,11 +78,8 @@ pub(super) struct Election {
     buffer: usize,
     state: Mutex<State>,
     holder: OnceLock<Holder>,
-    /// The follower's descriptor in `state`, readable without its lock: for poll and for fork's child.
-    watched: AtomicI32,
-    /// The elected's. Not for poll: connections wait on it for ever.
-    elected: AtomicI32,
-    generation: AtomicU64,
+    /// The descriptor in `state`, readable without its lock: for fork's child.
+    role_fd: AtomicI32,
 }
 
 impl Election {
@@ -87,8 +87,14 @@ impl Election {
     ///
     /// # Errors
     /// [`NetError::PortTaken`] when nobody of ours holds the port and it cannot be bound.
-    pub(super) fn open(name: &str, address: SocketAddr, buffer: usize) -> Result<Self, NetError> {
+    pub(super) fn open(
+        name: &str,
+        address: SocketAddr,
+        buffer: usize,
+        interest: Arc<Interest>,
+    ) -> Result<Self, NetError> {
         let election = Self {
+            interest,
             name: UnixAddr::from_abstract_name(name).map_err(NetError::io("name the holder's socket"))?,
             peer: forward::abstract_address(name.as_bytes())
                 .map_err(NetError::io("name the holder's socket"))?,
@@ -96,9 +102,7 @@ impl Election {
             buffer,
             state: Mutex::new(State { role: Role::Seeking, tries: 0, retry_at: None }),
             holder: OnceLock::new(),
-            watched: AtomicI32::new(-1),
-            elected: AtomicI32::new(-1),
-            generation: AtomicU64::new(0),
+            role_fd: AtomicI32::new(-1),
         };
         let deadline = Instant::now() + OPEN_PATIENCE;
         loop {
@@ -112,7 +116,7 @@ impl Election {
                 }
                 // Somebody of ours has the name and cannot be reached: go on without, keep trying.
                 Step::Again if late => {
-                    state.retry_at = Some(Instant::now() + SLOW_RETRY);
+                    election.retry(&mut state, SLOW_RETRY);
                     break;
                 }
                 Step::Again | Step::PortTaken => {}
@@ -128,23 +132,11 @@ impl Election {
         self.holder.get().map(|holder| &holder.udp)
     }
 
-    /// Changes when the descriptors do.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    /// The descriptors to watch. Async-signal-safe.
+    /// All descriptors. Async-signal-safe.
     pub(super) fn fds(&self) -> impl Iterator<Item = RawFd> {
-        let held = self.holder.get().map(|holder| holder.udp.fd());
-        let watched = self.watched.load(Ordering::Acquire);
-        held.into_iter().chain((watched >= 0).then_some(watched))
-    }
-
-    /// All descriptors, also those that nobody need watch. Async-signal-safe.
-    pub(super) fn all_fds(&self) -> impl Iterator<Item = RawFd> {
-        let elected = self.elected.load(Ordering::Acquire);
-        let held = self.holder.get().map(|holder| holder.name.as_raw_fd());
-        self.fds().chain((elected >= 0).then_some(elected)).chain(held)
+        let role = self.role_fd.load(Ordering::Acquire);
+        let holder = self.holder.get().map(|holder| [holder.udp.fd(), holder.name.as_raw_fd()]);
+        (role >= 0).then_some(role).into_iter().chain(holder.into_iter().flatten())
     }
 
     /// Takes part further: notices a hang-up, tries again when it is time to. Returns when to call
@@ -169,7 +161,7 @@ impl Election {
             Ok(Step::Again | Step::PortTaken) | Err(_) => {
                 state.tries += 1;
                 let wait = if state.tries < QUICK_TRIES { RETRY } else { SLOW_RETRY };
-                state.retry_at = Some(now + wait);
+                self.retry(&mut state, wait);
                 (state.retry_at, false)
             }
         }
@@ -189,12 +181,13 @@ impl Election {
         }
         match Udp::bind(self.address, self.buffer) {
             Ok(udp) => {
+                self.interest.add(udp.fd()).map_err(NetError::io("watch the RoCE port"))?;
                 if let Role::Elected(name) = std::mem::replace(&mut state.role, Role::Holder) {
                     // Never set before: only this role leads here, under the lock.
                     let _ = self.holder.set(Holder { udp, name });
                 }
-                self.elected.store(-1, Ordering::Release);
-                self.generation.fetch_add(1, Ordering::AcqRel);
+                self.role_fd.store(-1, Ordering::Release);
+                self.interest.alarm(None);
                 Ok(Step::Settled)
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(Step::PortTaken),
@@ -210,6 +203,7 @@ impl Election {
             .map_err(set_up)?;
         match socket.connect(&self.peer) {
             Ok(()) => {
+                self.interest.add(socket.as_raw_fd()).map_err(NetError::io("watch the holder"))?;
                 self.set_role(state, Role::Follower(OwnedFd::from(socket).into()));
                 Ok(Step::Settled)
             }
@@ -219,17 +213,26 @@ impl Election {
     }
 
     fn set_role(&self, state: &mut State, role: Role) {
-        let (watched, elected) = match &role {
-            Role::Follower(stream) => (stream.as_raw_fd(), -1),
-            Role::Elected(listener) => (-1, listener.as_raw_fd()),
-            Role::Seeking | Role::Holder => (-1, -1),
+        let fd = match &role {
+            Role::Follower(stream) => stream.as_raw_fd(),
+            Role::Elected(listener) => listener.as_raw_fd(),
+            Role::Seeking | Role::Holder => -1,
         };
-        // Before the old one is closed, so that nobody watches a number that means something else.
-        self.watched.store(watched, Ordering::Release);
-        self.elected.store(elected, Ordering::Release);
-        state.role = role;
+        // Before the old one is closed, so that a fork never sees a number that means something else.
+        self.role_fd.store(fd, Ordering::Release);
+        if let Role::Follower(stream) = std::mem::replace(&mut state.role, role) {
+            self.interest.remove(stream.as_raw_fd());
+        }
+        if state.retry_at.is_some() {
+            self.interest.alarm(None);
+        }
         (state.tries, state.retry_at) = (0, None);
-        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Has [`Election::tend`] called again after `wait`.
+    fn retry(&self, state: &mut State, wait: Duration) {
+        state.retry_at = Some(Instant::now() + wait);
+        self.interest.alarm(Some(wait));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

@@ -1,40 +1,66 @@
 //! One descriptor that is readable whenever the link wants attention.
 //!
-//! Owns an epoll set of all the link's sockets, so that whoever sleeps on it need not know them: a
-//! socket that joins while somebody sleeps wakes him too. Level-triggered. Sleeping on it costs no
-//! more than sleeping on the sockets themselves (4.4 µs for a blocking 64-byte round trip, either way).
+//! Owns an epoll set of all the link's sockets but the one of direct traffic, so that whoever sleeps
+//! on it need not know them: a socket that joins while somebody sleeps wakes him too. Level-triggered.
 //!
-//! Read first: epoll(7).
+//! Also an alarm clock in the same set, for what the link wants to try again.
+//!
+//! Read first: epoll(7), timerfd_create(2).
 //!
 //! # Safety
-//! Only epoll_create1(2) and epoll_ctl(2), with an event that lives across the call.
+//! Only epoll_create1(2), epoll_ctl(2), timerfd_create(2) and timerfd_settime(2), with arguments that
+//! live across the call; each new descriptor gets one owner at once.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// A set of descriptors to sleep on.
 #[derive(Debug)]
-pub(super) struct Interest(OwnedFd);
+pub(super) struct Interest {
+    set: OwnedFd,
+    alarm: OwnedFd,
+}
 
 impl Interest {
     /// An empty set.
     ///
     /// # Errors
-    /// Those of epoll_create1(2).
+    /// Those of epoll_create1(2) and timerfd_create(2).
     pub(super) fn new() -> io::Result<Self> {
         // SAFETY: epoll_create1(2) takes no pointer.
-        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just opened, and owned by nobody else.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        let set = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: timerfd_create(2) takes no pointer.
+        let alarm = owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC) })?;
+        let interest = Self { set, alarm };
+        interest.add(interest.alarm.as_raw_fd())?;
+        Ok(interest)
     }
 
     /// The descriptor to sleep on.
     pub(super) fn fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.set.as_raw_fd()
+    }
+
+    /// The descriptors of its own: the set, the alarm.
+    pub(super) fn fds(&self) -> [RawFd; 2] {
+        [self.set.as_raw_fd(), self.alarm.as_raw_fd()]
+    }
+
+    /// Makes the set readable after `delay`, until this is called again; `None` never.
+    pub(super) fn alarm(&self, delay: Option<Duration>) {
+        let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let it_value = delay.map_or(zero, |delay| libc::timespec {
+            tv_sec: libc::time_t::try_from(delay.as_secs()).unwrap_or(libc::time_t::MAX),
+            // All zeroes would mean never.
+            tv_nsec: libc::c_long::from(delay.subsec_nanos().max(1)),
+        });
+        let time = libc::itimerspec { it_interval: zero, it_value };
+        // SAFETY: timerfd_settime(2) reads `time`, which lives across the call; the old one is not asked for.
+        let _ = unsafe {
+            libc::timerfd_settime(self.alarm.as_raw_fd(), 0, &raw const time, std::ptr::null_mut())
+        };
     }
 
     /// Adds `fd`, of interest when it is readable or hung up.
@@ -51,10 +77,28 @@ impl Interest {
         let _ = self.control(libc::EPOLL_CTL_DEL, fd);
     }
 
+    /// Sleeps until one of `fds` is readable, at most for `milliseconds`; whether one is.
+    #[cfg(test)]
+    pub(super) fn sleep(fds: [RawFd; 2], milliseconds: i32) -> bool {
+        let mut watched = fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+        // SAFETY: poll(2) writes the two entries it is given.
+        let ready = unsafe { libc::poll(watched.as_mut_ptr(), 2, milliseconds) };
+        ready > 0
+    }
+
     fn control(&self, operation: libc::c_int, fd: RawFd) -> io::Result<()> {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
         // SAFETY: epoll_ctl(2) reads `event`, which lives across the call.
         let result = unsafe { libc::epoll_ctl(self.fd(), operation, fd, &raw mut event) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
+}
+
+/// Owns what a system call has just opened.
+fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the callers pass the result of a call that opens a descriptor, which nobody owns yet.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -20,8 +20,7 @@
 //!
 //! [`Config::from_env`] → [`Wire::open`] → [`Wire::alloc_qpn`] per queue pair → [`Wire::hello`] when
 //! its peer is known → [`TxBatch::push`] and [`TxBatch::flush`] to send, [`Wire::recv`] to receive.
-//! Sleep on [`Wire::for_each_fd`]; after each wake-up, and at the latest when it asked for it, call
-//! [`Wire::housekeeping`]. `&Wire` is shared between threads; a [`TxBatch`] and an [`RxRing`] belong
+//! Sleep on [`Wire::fds`]. `&Wire` is shared between threads; a [`TxBatch`] and an [`RxRing`] belong
 //! to whoever drives them.
 //!
 //! # Security
@@ -42,6 +41,7 @@ mod fault;
 mod forward;
 mod holder;
 mod ifaddr;
+mod interest;
 pub(crate) mod qpn;
 mod rx;
 mod slot;

@@ -8,6 +8,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::linux::net::SocketAddrExt as _;
+use std::time::Instant;
 
 use ibex_wire::icrc::Flow;
 use ibex_wire::{Bth, ICRC_LEN};
@@ -21,12 +22,15 @@ use super::wire::Wire;
 /// Bytes of the receive buffer: the largest datagram of any kind, and one more to notice larger ones.
 const BUFFER: usize = 65_536 + HEADER + 1;
 
-/// Quick receives between two looks at the sockets that are not direct traffic's. They cost about
+/// Receives between two looks at the sockets that are not direct traffic's. They cost about
 /// 0.2 µs each when empty, and what comes there is foreign or the first of its kind.
 const OTHERS_EVERY: u32 = 16;
 
-/// Quick receives for which they are looked at every time after something came.
+/// Receives for which they are looked at every time after something came.
 const STAY_HOT: u32 = 64;
+
+/// Receives between two that look for a second burst behind a single packet.
+const PROBE_EVERY: u32 = 16;
 
 /// Flows remembered: as many senders can be active without their prefix being hashed anew.
 const FLOWS: usize = 16;
@@ -45,7 +49,8 @@ pub(crate) struct Datagram<'a> {
 pub(crate) enum Scan {
     /// The socket of direct traffic, the others now and then: for callers that spin.
     Quick,
-    /// Every socket: after poll(2) has said that something is readable.
+    /// The same, and if there is nothing, all others too: after one of [`super::Wire::fds`]
+    /// was readable. It stays readable while there is more.
     Full,
 }
 
@@ -54,7 +59,7 @@ pub(crate) enum Scan {
 pub(crate) struct Received {
     /// Packets handed over.
     pub(crate) packets: usize,
-    /// Whether there may be more: the budget ended the call.
+    /// Whether the call ended before it found a socket empty, so that there may be more.
     pub(crate) more: bool,
 }
 
@@ -63,17 +68,27 @@ pub(crate) struct Received {
 pub(crate) struct RxRing {
     buffer: Box<[u8]>,
     flows: Flows,
+    /// Receives so far, wrapping.
     quick: u32,
+    /// Receives for which the other sockets are looked at first.
     hot: u32,
+    /// Whether direct traffic comes in more than one burst at a time.
+    streaming: bool,
 }
 
 impl RxRing {
     /// Buffers for the largest datagram the kernel hands out.
     pub(crate) fn new() -> Self {
-        Self { buffer: vec![0; BUFFER].into_boxed_slice(), flows: Flows([None; FLOWS]), quick: 0, hot: 0 }
+        Self {
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            flows: Flows([None; FLOWS]),
+            quick: 0,
+            hot: 0,
+            streaming: false,
+        }
     }
 
-    /// Whether this quick receive looks at the other sockets.
+    /// Whether this receive looks at the other sockets first.
     fn others_due(&mut self) -> bool {
         self.quick = self.quick.wrapping_add(1);
         self.hot = self.hot.saturating_sub(1);
@@ -111,37 +126,71 @@ pub(super) fn recv(
     budget: usize,
     sink: &mut impl FnMut(Datagram<'_>),
 ) -> Received {
+    let others_first = ring.others_due();
     let mut total = Received::default();
-    // The slots before direct traffic: packets that went there were sent before the sender knew better.
-    if scan == Scan::Full || ring.others_due() {
-        for slot in wire.slots().iter() {
-            total.add(drain(budget, || from_slot(wire, ring, slot, sink)));
-        }
-        if let Some(udp) = wire.holder() {
-            total.add(drain(budget, || from_roce_port(wire, ring, udp, sink)));
-        }
-        if total.packets > 0 {
-            ring.hot = STAY_HOT;
-        }
+    if others_first {
+        total.add(others(wire, ring, budget, sink));
     }
-    total.add(drain(budget, || from_own(wire, ring, sink)));
+    total.add(direct(wire, ring, budget, sink));
+    if scan == Scan::Full && total.packets == 0 && !others_first {
+        total.add(others(wire, ring, budget, sink));
+    }
+    if scan == Scan::Full && total.packets == 0 {
+        // Then what woke the caller is not a packet.
+        wire.housekeeping(Instant::now());
+    }
+    total
+}
+
+/// Direct traffic, from our own socket.
+///
+/// A single packet is mostly the only one, as in every ping-pong, and to ask for a second would delay
+/// it; whether there tends to be a second is found out now and then.
+fn direct(wire: &Wire, ring: &mut RxRing, budget: usize, sink: &mut impl FnMut(Datagram<'_>)) -> Received {
+    let Some(first) = from_own(wire, ring, sink) else { return Received::default() };
+    if first == 1 && !ring.streaming && !ring.quick.is_multiple_of(PROBE_EVERY) {
+        return Received { packets: first, more: true };
+    }
+    let left = budget.saturating_sub(first.max(1));
+    let mut bursts = 1;
+    let mut received = drain(left, || from_own(wire, ring, sink).inspect(|_| bursts += 1));
+    ring.streaming = bursts > 1 || received.more;
+    received.packets += first;
+    received
+}
+
+/// What came to the slots and to the RoCE port.
+fn others(wire: &Wire, ring: &mut RxRing, budget: usize, sink: &mut impl FnMut(Datagram<'_>)) -> Received {
+    let mut total = Received::default();
+    for slot in wire.slots().iter() {
+        total.add(drain(budget, || from_slot(wire, ring, slot, sink)));
+    }
+    if let Some(udp) = wire.holder() {
+        total.add(drain(budget, || from_roce_port(wire, ring, udp, sink)));
+    }
+    if total.packets > 0 {
+        ring.hot = STAY_HOT;
+    }
     total
 }
 
 /// Calls `burst`, which returns the packets it dealt with or that there are none, up to the budget.
 fn drain(budget: usize, mut burst: impl FnMut() -> Option<usize>) -> Received {
-    let mut packets = 0;
-    while packets < budget {
+    let (mut packets, mut used) = (0, 0);
+    while used < budget {
         match burst() {
-            // A burst without a good packet counts too, or a flood of bad ones would never end.
-            Some(good) => packets += good.max(1),
+            Some(good) => {
+                packets += good;
+                // A burst without a good packet counts too, or a flood of bad ones would never end.
+                used += good.max(1);
+            }
             None => return Received { packets, more: false },
         }
     }
     Received { packets, more: true }
 }
 
-/// Direct traffic.
+/// One burst from our own socket.
 fn from_own(wire: &Wire, ring: &mut RxRing, sink: &mut impl FnMut(Datagram<'_>)) -> Option<usize> {
     let burst = receive(wire, wire.own(), &mut ring.buffer)?;
     let flow = ring.flows.get(wire, burst.source, burst.port, wire.own().port());
@@ -158,7 +207,7 @@ fn from_own(wire: &Wire, ring: &mut RxRing, sink: &mut impl FnMut(Datagram<'_>))
     Some(inspector.finish())
 }
 
-/// What came to the RoCE port: ours, or to be forwarded.
+/// One burst from the RoCE port: ours, or to be forwarded.
 fn from_roce_port(
     wire: &Wire,
     ring: &mut RxRing,
@@ -218,7 +267,7 @@ fn forward(wire: &Wire, burst: &Burst, data: &[u8], range: std::ops::Range<usize
     }
 }
 
-/// What came to a slot's socket: hellos, first packets, and what the holder passed on.
+/// One datagram from a slot's socket: hellos, first packets, and what the holder passed on.
 fn from_slot(
     wire: &Wire,
     ring: &mut RxRing,

@@ -70,12 +70,17 @@ impl Slots {
         self.iter().map(|slot| slot.socket.as_raw_fd())
     }
 
-    /// Gives out a number; `added` is told about each new slot before its first number is out.
+    /// Gives out a number; `added` is told about each new slot before its first number is out, and
+    /// may refuse it.
     ///
     /// # Errors
     /// [`NetError::NoQpn`] when this process has all the slots it may have, [`NetError::NoSlot`]
     /// when others have the rest.
-    pub(super) fn alloc(&self, names: &Names, mut added: impl FnMut(u16)) -> Result<u32, NetError> {
+    pub(super) fn alloc(
+        &self,
+        names: &Names,
+        mut added: impl FnMut(&Slot) -> Result<(), NetError>,
+    ) -> Result<u32, NetError> {
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(number) = numbers.iter_mut().find_map(Numbers::take) {
             return Ok(number);
@@ -88,7 +93,11 @@ impl Slots {
     ///
     /// # Errors
     /// As [`Slots::alloc`].
-    pub(super) fn open(&self, names: &Names, mut added: impl FnMut(u16)) -> Result<(), NetError> {
+    pub(super) fn open(
+        &self,
+        names: &Names,
+        mut added: impl FnMut(&Slot) -> Result<(), NetError>,
+    ) -> Result<(), NetError> {
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = self.add(names, &numbers, &mut added)?;
         numbers.push(slot);
@@ -108,7 +117,7 @@ impl Slots {
         &self,
         names: &Names,
         numbers: &[Numbers],
-        added: &mut impl FnMut(u16),
+        added: &mut impl FnMut(&Slot) -> Result<(), NetError>,
     ) -> Result<Numbers, NetError> {
         let place = self.owned.get(numbers.len()).ok_or(NetError::NoQpn)?;
         let slots = u64::from(qpn::SLOTS) - 1;
@@ -129,7 +138,7 @@ impl Slots {
             options.set_send_buffer_size(self.buffer).map_err(NetError::io("set up a slot socket"))?;
             let first = (random() as u32) & (qpn::INDICES - 1);
             let slot = place.get_or_init(|| Slot { number, socket });
-            added(slot.number);
+            added(slot)?;
             return Ok(Numbers::new(slot.number, first));
         }
         Err(NetError::NoSlot { address: self.address })

@@ -5,9 +5,9 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use socket2::SockRef;
@@ -19,6 +19,7 @@ use super::error::NetError;
 use super::fault::Injector;
 use super::forward::{Header, Kind, Names};
 use super::holder::Election;
+use super::interest::Interest;
 use super::qpn;
 use super::rx::{self, Datagram, Received, RxRing, Scan};
 use super::slot::{Slot, Slots};
@@ -42,6 +43,7 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct Wire {
     config: Config,
+    interest: Arc<Interest>,
     own: Udp,
     own_address: SocketAddr,
     names: Names,
@@ -51,7 +53,6 @@ pub(crate) struct Wire {
     mtu: usize,
     segmenting: AtomicBool,
     injector: Option<Mutex<Injector>>,
-    generation: AtomicU64,
     opened: Instant,
     dead: Dead,
     counters: Counters,
@@ -76,17 +77,18 @@ impl Wire {
         let mtu = config::mtu_of(address)?;
         let roce = config.socket_address(address, config.port);
         let names = Names::new(roce);
+        let interest = Arc::new(Interest::new().map_err(NetError::io("make an epoll set"))?);
         let wire = Self {
             own_address: config.socket_address(address, own.port()),
             own,
             slots: Slots::new(address, config.buffer),
-            election: Election::open(&names.holder(), roce, config.buffer)?,
+            election: Election::open(&names.holder(), roce, config.buffer, interest.clone())?,
+            interest,
             names,
             known: (0..qpn::SLOTS).map(|_| Known::default()).collect(),
             mtu,
             segmenting: AtomicBool::new(true),
             injector: config.faults.any().then(|| Mutex::new(Injector::new(config.faults))),
-            generation: AtomicU64::new(0),
             opened: Instant::now(),
             dead: Dead::new().map_err(NetError::io("make a pipe"))?,
             counters: Counters::default(),
@@ -160,22 +162,27 @@ impl Wire {
         rx::recv(self, ring, scan, budget, &mut sink)
     }
 
+    /// The descriptors to watch for POLLIN, level-triggered: one is readable when [`Wire::recv`] with
+    /// [`Scan::Full`] has something to do. They are the same for the life of the link.
+    pub(crate) fn fds(&self) -> [RawFd; 2] {
+        // Our own socket is not in the set: that would cost 0.2 us with every packet, sleeping or not.
+        [self.own.fd(), self.interest.fd()]
+    }
+
     /// Calls `each` with every descriptor to watch for POLLIN (POLLHUP comes by itself). All of them
     /// suit level-triggered epoll. The set changes only when [`Wire::fds_generation`] does.
-    pub(crate) fn for_each_fd(&self, mut each: impl FnMut(RawFd)) {
-        each(self.own.fd());
-        self.slots.fds().for_each(&mut each);
-        self.election.fds().for_each(&mut each);
+    pub(crate) fn for_each_fd(&self, each: impl FnMut(RawFd)) {
+        self.fds().into_iter().for_each(each);
     }
 
     /// Changes whenever the set of descriptors does. Read it before [`Wire::for_each_fd`].
     pub(crate) fn fds_generation(&self) -> u64 {
-        // Both only grow, so the sum never repeats.
-        self.generation.load(Ordering::Acquire) + self.election.generation()
+        0
     }
 
-    /// Notices that the holder has gone and takes its place. Call it after each wake-up of the
-    /// watching thread (a system call or none), and at the latest at the instant it returned.
+    /// Notices that the holder has gone and takes its place. A receive with [`Scan::Full`] that finds
+    /// nothing does this too; who receives otherwise calls it now and then, and at the latest at the
+    /// instant it returned.
     pub(crate) fn housekeeping(&self, now: Instant) -> Option<Instant> {
         let (next, elected) = self.election.tend(now);
         self.counters.takeovers.add(elected.into());
@@ -196,9 +203,16 @@ impl Wire {
     /// For the child side of fork(2): replaces every descriptor of the link by a dead one, so that
     /// the child keeps neither the port nor the slots of its parent alive. Async-signal-safe.
     pub(crate) fn disarm_in_child(&self) {
+        self.interest.fds().into_iter().for_each(|fd| self.dead.replace(fd));
         self.dead.replace(self.own.fd());
         self.slots.fds().for_each(|fd| self.dead.replace(fd));
-        self.election.all_fds().for_each(|fd| self.dead.replace(fd));
+        self.election.fds().for_each(|fd| self.dead.replace(fd));
+    }
+
+    /// Sleeps on [`Wire::fds`], at most for `milliseconds`; whether one is readable.
+    #[cfg(test)]
+    pub(super) fn sleep(&self, milliseconds: i32) -> bool {
+        Interest::sleep(self.fds(), milliseconds)
     }
 
     pub(super) fn counters(&self) -> &Counters {
@@ -331,8 +345,9 @@ impl Wire {
     }
 
     /// Marks a slot as ours, which starts it being routed to our own socket.
-    fn own_slot(&self, slot: u16) {
-        self.known[usize::from(slot)].port.store(self.own.port(), Ordering::Relaxed);
-        self.generation.fetch_add(1, Ordering::AcqRel);
+    fn own_slot(&self, slot: &Slot) -> Result<(), NetError> {
+        self.interest.add(slot.socket.as_raw_fd()).map_err(NetError::io("watch a slot socket"))?;
+        self.known[usize::from(slot.number)].port.store(self.own.port(), Ordering::Relaxed);
+        Ok(())
     }
 }
