@@ -178,9 +178,11 @@ impl Cq {
         self.waiting.store(kept, Ordering::Release);
     }
 
-    /// Whether this queue raises events on a channel that its user waits on.
-    pub(crate) fn channel(&self) -> Option<&Arc<Channel>> {
-        self.channel.as_ref().map(|(channel, _)| channel)
+    /// Discards events that were raised and not delivered.
+    pub(crate) fn discard_events(&self) {
+        if let Some((channel, name)) = &self.channel {
+            channel.events.retain(|event| event != name);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
@@ -198,8 +200,8 @@ impl Ring {
 
 impl Drop for Cq {
     fn drop(&mut self) {
-        if let Some((channel, name)) = &self.channel {
-            channel.events.retain(|event| event != name);
+        self.discard_events();
+        if let Some((channel, _)) = &self.channel {
             channel.users.fetch_sub(1, Ordering::Relaxed);
         }
     }

@@ -1,5 +1,6 @@
 //! The software RDMA device behind the C ABI of libibverbs.
 
+pub mod abi;
 mod cq;
 mod device;
 mod event;
@@ -9,3 +10,5 @@ mod net;
 mod nic;
 mod os;
 mod qp;
+
+pub use abi::verbs;

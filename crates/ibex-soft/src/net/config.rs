@@ -185,3 +185,48 @@ fn number<T: FromStr>(
         None => Err(NetError::Environment { variable: name, value, expected }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mtu_leaves_room_for_every_header() {
+        let v4 = Ipv4Addr::LOCALHOST.into();
+        let v6 = Ipv6Addr::LOCALHOST.into();
+        for (link, over_v4, over_v6) in [
+            (65_536, 4096, 4096),
+            (9000, 4096, 4096),
+            (4180, 4096, 4096),
+            (4160, 4096, 2048),
+            (1500, 1024, 1024),
+            (1280, 1024, 1024),
+            (1087, 512, 512),
+            (576, 512, 256),
+            (68, 256, 256),
+        ] {
+            assert_eq!((ib_mtu(link, v4), ib_mtu(link, v6)), (over_v4, over_v6), "{link}");
+        }
+        assert_eq!(mtu_of(v4).unwrap(), 4096);
+        assert_eq!(mtu_of("127.9.9.9".parse().unwrap()).unwrap(), 4096);
+    }
+
+    #[test]
+    fn addresses_are_read_with_their_interface() {
+        let address = |text| Config::parse_address(text).map(|config| config.address);
+        assert_eq!(address("192.0.2.7").unwrap(), IpAddr::from([192, 0, 2, 7]));
+        assert_eq!(address("::ffff:192.0.2.7").unwrap(), IpAddr::from([192, 0, 2, 7]));
+        assert_eq!(address("2001:db8::1").unwrap(), "2001:db8::1".parse::<IpAddr>().unwrap());
+        for wrong in ["", "192.0.2", "192.0.2.7%lo", "host"] {
+            assert!(matches!(address(wrong), Err(NetError::Environment { .. })), "{wrong}");
+        }
+        assert!(matches!(address("fe80::dead:beef:1%lo"), Err(NetError::NotLocal { .. })));
+    }
+
+    #[test]
+    fn interfaces_have_addresses() {
+        let config = Config::on_interface("lo").unwrap();
+        assert_eq!(config.address, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        assert!(Config::on_interface("a-name-that-is-much-too-long").is_err());
+    }
+}

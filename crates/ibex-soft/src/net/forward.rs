@@ -141,3 +141,43 @@ pub(super) fn abstract_address(name: &[u8]) -> io::Result<SockAddr> {
     used.copy_from_slice(name);
     SockAddr::unix(Path::new(OsStr::from_bytes(&path[..=name.len()])))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_survive_the_way() {
+        for (kind, source) in [(Kind::Hello, "127.0.0.1"), (Kind::Local, "::1"), (Kind::Foreign, "192.0.2.1")]
+        {
+            let source = source.parse().unwrap();
+            let header =
+                Header { kind, ask: kind == Kind::Local, segment: 1040, first: 3, port: 50_000, source };
+            let datagram = [&header.emit()[..], b"packets"].concat();
+            assert_eq!(Header::parse(&datagram), Some((header, &b"packets"[..])));
+            assert_eq!(Header::parse(&datagram[..HEADER - 1]), None);
+            let mut strange = datagram.clone();
+            strange[3] += 1;
+            assert_eq!(Header::parse(&strange), None);
+            let endless = Header { segment: 0, ..header }.emit();
+            assert!(Header::parse(&endless).is_some());
+            assert_eq!(Header::parse(&[&endless[..], b"packets"].concat()), None);
+        }
+    }
+
+    #[test]
+    fn names_are_told_apart() {
+        let names = Names::new("127.0.0.1:4791".parse().unwrap());
+        assert_eq!(names.parse(names.slot(1023).as_bytes()), Some(1023));
+        for strange in
+            ["ibex-soft/127.0.0.1:4791/0", "ibex-soft/127.0.0.1:4791/1024", "ibex-soft/127.0.0.2:4791/7", ""]
+        {
+            assert_eq!(names.parse(strange.as_bytes()), None, "{strange}");
+        }
+        assert_eq!(names.parse(names.holder().as_bytes()), None);
+        let address = names.slot_address(7).unwrap();
+        assert_eq!(address.as_abstract_namespace(), Some(names.slot(7).as_bytes()));
+        assert!(abstract_address(&[b'x'; NAME_ROOM]).is_ok());
+        assert!(abstract_address(&[b'x'; NAME_ROOM + 1]).is_err());
+    }
+}

@@ -16,6 +16,7 @@ use ibex_wire::{Bth, ICRC_LEN};
 use super::forward::{HEADER, Header, Kind};
 use super::qpn;
 use super::slot::Slot;
+use super::tx;
 use super::udp::{Burst, Udp};
 use super::wire::Wire;
 
@@ -257,12 +258,12 @@ fn forward(wire: &Wire, burst: &Burst, data: &[u8], range: std::ops::Range<usize
         port: burst.port,
         source: burst.source,
     };
-    match wire.send_to_slot(to, &header, bytes) {
+    match tx::patiently(|| wire.send_to_slot(to, &header, bytes)) {
         Ok(()) => wire.counters().forwarded.add(count),
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             wire.counters().rx_stray.add(count);
         }
-        // The owner does not keep up; waiting would hold up everybody else's packets.
+        // The owner does not keep up; to wait longer would hold up everybody else's packets.
         Err(_) => wire.counters().forward_dropped.add(count),
     }
 }

@@ -21,8 +21,8 @@ use super::wire::Wire;
 /// The largest packet a batch takes, bytes: headers, 4096 bytes of payload and padding, without the ICRC.
 pub(crate) const MAX_PACKET: usize = 4096 + 64;
 
-/// Sends tried when the socket buffer is full. Each gives way to other threads, among them whoever
-/// empties it; on loopback the buffer never fills, on a network card it takes microseconds.
+/// Sends tried when the socket buffer, or a slot's queue of ten datagrams, is full. Each gives way to
+/// other threads, among them whoever empties it; a network card takes microseconds for that, too.
 const FULL_TRIES: u32 = 64;
 
 /// The queue pair a packet is sent to.
@@ -199,8 +199,8 @@ pub(super) fn transmit(wire: &Wire, path: &Path, packets: &mut [u8], segment: us
     }
 }
 
-/// Tries again a few times while the socket buffer is full.
-fn patiently(mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+/// Tries again a few times while the socket buffer, or the receiver's queue, is full.
+pub(super) fn patiently(mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     for _ in 1..FULL_TRIES {
         match send() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),

@@ -67,6 +67,9 @@ impl Wire {
     /// See [`NetError`]; each says what to do.
     pub(crate) fn open(config: &Config) -> Result<Self, NetError> {
         let address = config.address;
+        if address.is_unspecified() || address.is_multicast() {
+            return Err(NetError::NotLocal { address });
+        }
         let own =
             Udp::bind(config.socket_address(address, 0), config.buffer).map_err(|source| {
                 match source.kind() {
@@ -128,8 +131,9 @@ impl Wire {
     }
 
     /// Asks a peer on this address for its UDP port. Call it when a queue pair learns its destination,
-    /// so that the first packet need not ask. At most one system call, at most one a millisecond per
-    /// slot asked.
+    /// so that the first packet need not ask, and when one retransmits by timeout: the slot may have
+    /// another owner now. A known port stays in use until the owner tells another, or turns out to be
+    /// gone. At most one system call, at most one a millisecond per slot asked.
     pub(crate) fn hello(&self, peer: Peer) {
         let slot = qpn::slot(peer.qpn);
         let local = peer.address == self.address() && slot != 0 && !self.is_own(slot);
@@ -140,14 +144,6 @@ impl Wire {
             // A full queue will be asked again by the first packet.
             let _ = self.greet(first, slot, true);
         }
-    }
-
-    /// No longer trusts what was learned about a peer that does not answer: it may have been replaced
-    /// by another process. Call it when a queue pair retransmits by timeout. Costs what
-    /// [`Wire::hello`] does; the known port stays in use until the slot's owner tells another, or
-    /// turns out to be gone.
-    pub(crate) fn forget(&self, peer: Peer) {
-        self.hello(peer);
     }
 
     /// Receives up to about `budget` packets from each socket (what the kernel coalesced is not split)

@@ -64,6 +64,8 @@ pub(crate) struct Nic {
     kick: EventFd,
     /// When the thread will wake by itself, on the clock of [`Nic::now`]; 0 while it is awake.
     wakes_at: AtomicU64,
+    /// Whether the program blocks in `wait_event`, which programs that poll the descriptor never do.
+    blocking: AtomicBool,
     /// Whether the thread has left the sockets to callers.
     aside: AtomicBool,
     stop: AtomicBool,
@@ -132,6 +134,7 @@ impl Nic {
             baton: EventFd::new()?,
             kick: EventFd::new()?,
             wakes_at: AtomicU64::new(0),
+            blocking: AtomicBool::new(false),
             aside: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -226,6 +229,15 @@ impl Nic {
     /// Gives a transmit buffer back.
     pub(crate) fn return_batch(&self, batch: TxBatch) {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
+    }
+
+    /// A completion queue was armed: its user may be about to sleep on the channel's descriptor, without polling or
+    /// blocking here any more.
+    pub(crate) fn armed(&self) {
+        // Whoever sleeps in `wait_event` instead takes the sockets over at once, and the thread finds nothing to do.
+        if self.aside.load(Ordering::Relaxed) && !self.blocking.load(Ordering::Relaxed) {
+            self.kick.add();
+        }
     }
 
     /// Has the queue pair looked at when `due` comes.

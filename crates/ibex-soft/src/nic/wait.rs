@@ -61,6 +61,7 @@ impl Nic {
             Err(TryLockError::Poisoned(error)) => PoisonError::into_inner(error),
             Err(TryLockError::WouldBlock) => return None,
         };
+        self.blocking.store(true, Ordering::Relaxed);
         self.leading.store(1, Ordering::SeqCst);
         let outcome = self.lead(&mut leader, events, deadline);
         self.leading.store(0, Ordering::SeqCst);

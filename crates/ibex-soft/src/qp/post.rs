@@ -6,16 +6,17 @@
 
 use std::sync::{MutexGuard, RwLockReadGuard};
 
-use ibex_proto::{MAX_MESSAGE, PostError, QpState, SendOp, SendWqe};
+use ibex_proto::{PostError, QpState, SendOp, SendWqe};
 use ibex_sys::ibv_sge;
 
 use super::queue::Payload;
 use super::{Inner, Qp, hands};
+use crate::device::MAX_MESSAGE;
 use crate::mr::MrTable;
 use crate::nic::Nic;
 
 /// A send request, its payload still in the program's hands.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct SendRequest<'a> {
     pub(crate) wr_id: u64,
     pub(crate) op: SendOp,
@@ -42,11 +43,6 @@ impl Qp {
 }
 
 impl Poster<'_> {
-    /// Bytes of inline data a request may have.
-    pub(crate) fn max_inline(&self) -> usize {
-        self.inner.send.max_inline()
-    }
-
     /// Adds a request to the send queue.
     ///
     /// # Errors
@@ -57,8 +53,8 @@ impl Poster<'_> {
         let len = match request.payload {
             Payload::Gather(list) if list.len() > inner.send.max_sge() => return Err(libc::EINVAL),
             Payload::Gather(list) => hands::capacity(list),
-            Payload::Inline(bytes) if bytes.len() > inner.send.max_inline() => return Err(libc::EINVAL),
-            Payload::Inline(bytes) => bytes.len() as u32,
+            Payload::Inline(len, _) if len as usize > inner.send.max_inline() => return Err(libc::EINVAL),
+            Payload::Inline(len, _) => len,
         };
         if len > MAX_MESSAGE {
             return Err(libc::EINVAL);

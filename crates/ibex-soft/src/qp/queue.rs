@@ -15,12 +15,12 @@ pub(crate) const MAX_SGE: u32 = 32;
 pub(crate) const MAX_WR: u32 = 1 << 15;
 
 /// The payload of a send request as it is posted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) enum Payload<'a> {
     /// Registered memory.
     Gather(&'a [ibv_sge]),
-    /// Bytes copied at once.
-    Inline(&'a [u8]),
+    /// So many bytes that the function copies, at once.
+    Inline(u32, &'a dyn Fn(&mut [u8])),
 }
 
 /// A send request in its slot.
@@ -77,11 +77,11 @@ impl SendQueue {
                 slot.sges = list.len() as u32;
                 slot.inline = None;
             }
-            Payload::Inline(bytes) => {
+            Payload::Inline(len, copy) => {
                 let at = self.next * self.max_inline;
-                self.inline[at..at + bytes.len()].copy_from_slice(bytes);
+                copy(&mut self.inline[at..at + len as usize]);
                 slot.sges = 0;
-                slot.inline = Some(bytes.len() as u32);
+                slot.inline = Some(len);
             }
         }
         self.next = if self.next + 1 == self.slots.len() { 0 } else { self.next + 1 };
@@ -226,7 +226,7 @@ mod tests {
         for round in 0..5u64 {
             assert_eq!(queue.vacant(), Some(0));
             queue.push(round, Payload::Gather(&[sge(1), sge(2)]));
-            queue.push(round + 100, Payload::Inline(b"abc"));
+            queue.push(round + 100, Payload::Inline(3, &|out| out.copy_from_slice(b"abc")));
             assert_eq!(queue.vacant(), None);
             assert_eq!(queue.list(0).len(), 2);
             assert_eq!(queue.inline(0), None);

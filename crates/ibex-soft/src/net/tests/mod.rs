@@ -181,7 +181,7 @@ fn a_peer_that_is_gone_is_unlearned_and_its_successor_found() {
     a.receive();
     drop(b);
     pause();
-    a.wire.forget(to_b);
+    a.wire.hello(to_b);
     assert_eq!(a.wire.port_of(qpn::slot(to_b.qpn)), None);
     a.send(to_b, 1, 64);
     let counters = a.wire.snapshot();
@@ -429,6 +429,8 @@ fn a_stranger_on_the_port_is_named_as_the_reason() {
 fn an_address_of_another_host_is_refused() {
     // TEST-NET-3 of RFC 5737: nobody's.
     let error = Wire::open(&Config::new("203.0.113.9".parse().unwrap())).unwrap_err();
+    assert!(matches!(error, NetError::NotLocal { .. }), "{error}");
+    let error = Wire::open(&Config::new(Ipv4Addr::UNSPECIFIED.into())).unwrap_err();
     assert!(matches!(error, NetError::NotLocal { .. }), "{error}");
     assert!(matches!(Config::on_interface("no-such-one0"), Err(NetError::NoInterface { .. })));
 }

@@ -1,0 +1,186 @@
+//! Posting: `ibv_post_send(3)`, `ibv_post_recv(3)`.
+//!
+//! Owns the walk over a program's list of work requests and their translation. Queues and doorbell are [`crate::qp`]'s.
+//!
+//! # Safety
+//! As `object`. A list of requests and its scatter/gather lists are readable for the length of the call (manual); no
+//! reference to them is kept. Which member of a request's unions is read follows from its opcode.
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+
+use ibex_proto::SendOp;
+use ibex_sys::{
+    IBV_SEND_FENCE, IBV_SEND_INLINE, IBV_SEND_SIGNALED, IBV_SEND_SOLICITED, IBV_WR_ATOMIC_CMP_AND_SWP,
+    IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_WR_RDMA_READ, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_WRITE_WITH_IMM, IBV_WR_SEND,
+    IBV_WR_SEND_WITH_IMM, ibv_qp, ibv_recv_wr, ibv_send_wr, ibv_sge,
+};
+use ibex_wire::Rkey;
+
+use super::object::code;
+use super::qp;
+use crate::memory;
+use crate::qp::{Payload, Poster, SendRequest};
+
+/// `ibv_post_send(3)`. Requests before the one that fails are carried out.
+pub(super) unsafe extern "C" fn post_send(
+    qp: *mut ibv_qp,
+    first: *mut ibv_send_wr,
+    bad: *mut *mut ibv_send_wr,
+) -> c_int {
+    code(|| {
+        // SAFETY: the queue pair is alive (manual).
+        let inside = unsafe { qp::inside(qp) }?;
+        let nic = inside.shared.nic().inspect_err(|_| report(bad, first))?;
+        let mut poster = inside.qp.poster(nic);
+        let mut next = first;
+        let mut outcome = Ok(());
+        while !next.is_null() {
+            // SAFETY: the list is readable (manual).
+            let wr = unsafe { &*next };
+            outcome = send(&mut poster, wr);
+            if outcome.is_err() {
+                report(bad, next);
+                break;
+            }
+            next = wr.next;
+        }
+        poster.finish();
+        outcome
+    })
+}
+
+/// `ibv_post_recv(3)`.
+pub(super) unsafe extern "C" fn post_recv(
+    qp: *mut ibv_qp,
+    first: *mut ibv_recv_wr,
+    bad: *mut *mut ibv_recv_wr,
+) -> c_int {
+    code(|| {
+        // SAFETY: the queue pair is alive (manual).
+        let inside = unsafe { qp::inside(qp) }?;
+        let nic = inside.shared.nic().inspect_err(|_| report(bad, first))?;
+        let mut poster = inside.qp.poster(nic);
+        let mut next = first;
+        let mut outcome = Ok(());
+        while !next.is_null() {
+            // SAFETY: the list is readable (manual).
+            let wr = unsafe { &*next };
+            outcome = list(wr.sg_list, wr.num_sge).and_then(|list| poster.recv(wr.wr_id, list));
+            if outcome.is_err() {
+                report(bad, next);
+                break;
+            }
+            next = wr.next;
+        }
+        poster.finish_recv();
+        outcome
+    })
+}
+
+/// Tells the program which request failed.
+fn report<T>(bad: *mut *mut T, wr: *mut T) {
+    if !bad.is_null() {
+        // SAFETY: the manual wants it writable.
+        unsafe { *bad = wr }
+    }
+}
+
+/// A request's scatter/gather list.
+fn list<'a>(first: *const ibv_sge, count: c_int) -> Result<&'a [ibv_sge], i32> {
+    let count = usize::try_from(count).map_err(|_| libc::EINVAL)?;
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if first.is_null() || !first.is_aligned() {
+        return Err(libc::EINVAL);
+    }
+    // SAFETY: `count` elements are readable for the length of the call (manual), aligned as just seen.
+    Ok(unsafe { std::slice::from_raw_parts(first, count) })
+}
+
+fn send(poster: &mut Poster<'_>, wr: &ibv_send_wr) -> Result<(), i32> {
+    let flag = |bit: ibex_sys::ibv_send_flags| wr.send_flags & bit.0 != 0;
+    let sges = list(wr.sg_list, wr.num_sge)?;
+    let op = operation(wr, sges)?;
+    let copy = |out: &mut [u8]| copy_inline(sges, out);
+    let payload = if flag(IBV_SEND_INLINE) {
+        if op.awaits_data() {
+            return Err(libc::EINVAL);
+        }
+        let bytes: u64 = sges.iter().map(|sge| u64::from(sge.length)).sum();
+        // Above the limit in any case if it does not fit.
+        Payload::Inline(u32::try_from(bytes).unwrap_or(u32::MAX), &copy)
+    } else {
+        Payload::Gather(sges)
+    };
+    poster.send(&SendRequest {
+        wr_id: wr.wr_id,
+        op,
+        payload,
+        signaled: flag(IBV_SEND_SIGNALED),
+        fence: flag(IBV_SEND_FENCE),
+        solicited: flag(IBV_SEND_SOLICITED),
+    })
+}
+
+/// The operation a request asks for.
+///
+/// # Errors
+/// An errno: `EOPNOTSUPP` for an opcode that is not served, `EINVAL` for an atomic without room for its result.
+fn operation(wr: &ibv_send_wr, sges: &[ibv_sge]) -> Result<SendOp, i32> {
+    let imm = || {
+        // SAFETY: every bit pattern is a number; both members cover the same bytes.
+        let imm = unsafe { wr.imm.imm_data };
+        Some(imm.to_ne_bytes())
+    };
+    let rdma = || {
+        // SAFETY: plain numbers, in force for READ and WRITE.
+        unsafe { wr.wr.rdma }
+    };
+    let atomic = || {
+        // SAFETY: plain numbers, in force for atomics.
+        unsafe { wr.wr.atomic }
+    };
+    Ok(match wr.opcode {
+        IBV_WR_SEND => SendOp::Send { imm: None, inv: None },
+        IBV_WR_SEND_WITH_IMM => SendOp::Send { imm: imm(), inv: None },
+        IBV_WR_RDMA_WRITE => {
+            let to = rdma();
+            SendOp::Write { rkey: Rkey(to.rkey), va: to.remote_addr, imm: None }
+        }
+        IBV_WR_RDMA_WRITE_WITH_IMM => {
+            let to = rdma();
+            SendOp::Write { rkey: Rkey(to.rkey), va: to.remote_addr, imm: imm() }
+        }
+        IBV_WR_RDMA_READ => {
+            let from = rdma();
+            SendOp::Read { rkey: Rkey(from.rkey), va: from.remote_addr }
+        }
+        IBV_WR_ATOMIC_CMP_AND_SWP | IBV_WR_ATOMIC_FETCH_AND_ADD => {
+            // The original value, eight bytes, is stored there.
+            if sges.iter().map(|sge| u64::from(sge.length)).sum::<u64>() < 8 {
+                return Err(libc::EINVAL);
+            }
+            let at = atomic();
+            let (rkey, va) = (Rkey(at.rkey), at.remote_addr);
+            if wr.opcode == IBV_WR_ATOMIC_CMP_AND_SWP {
+                SendOp::CompareSwap { rkey, va, compare: at.compare_add, swap: at.swap }
+            } else {
+                SendOp::FetchAdd { rkey, va, add: at.compare_add }
+            }
+        }
+        _ => return Err(libc::EOPNOTSUPP),
+    })
+}
+
+/// Copies a request's inline data.
+fn copy_inline(sges: &[ibv_sge], out: &mut [u8]) {
+    let mut rest = out;
+    for sge in sges {
+        let Some((part, after)) = rest.split_at_mut_checked(sge.length as usize) else { return };
+        // SAFETY: the manual wants inline data readable for the length of the call.
+        unsafe { memory::copy_inline(sge.addr, part) }
+        rest = after;
+    }
+}

@@ -1,0 +1,85 @@
+//! Functions of libibverbs whose objects this device does not have.
+//!
+//! Owns the refusals: `EOPNOTSUPP` by each function's return convention. None of them looks at its arguments.
+//!
+//! # Safety
+//! Nothing is dereferenced; the functions are `unsafe` because their type in the table is.
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_void};
+
+use ibex_sys::{
+    ibv_ah, ibv_ah_attr, ibv_context, ibv_dm, ibv_gid, ibv_grh, ibv_mr, ibv_mw, ibv_mw_bind, ibv_pd, ibv_qp,
+    ibv_recv_wr, ibv_srq, ibv_srq_attr, ibv_srq_init_attr, ibv_wc,
+};
+
+use crate::os::set_errno;
+
+/// Refuses by the convention "an errno as the value".
+pub(super) fn errno() -> c_int {
+    set_errno(libc::EOPNOTSUPP);
+    libc::EOPNOTSUPP
+}
+
+/// Refuses by the convention "−1 with errno".
+fn minus_one() -> c_int {
+    set_errno(libc::EOPNOTSUPP);
+    -1
+}
+
+/// Refuses by the convention "a null pointer with errno".
+fn null<T>() -> *mut T {
+    set_errno(libc::EOPNOTSUPP);
+    std::ptr::null_mut()
+}
+
+macro_rules! refusals {
+    ($($how:ident { $($name:ident($($type:ty),*) $(-> $result:ty)?;)* })*) => { $($(
+        #[doc = concat!("`", stringify!($name), "`: not served, `EOPNOTSUPP`.")]
+        ///
+        /// # Safety
+        /// None; the arguments are not looked at.
+        pub unsafe extern "C" fn $name($(_: $type),*) $(-> $result)? {
+            $how()
+        }
+    )*)* };
+}
+
+fn nothing() {}
+
+refusals! {
+    errno {
+        bind_mw(*mut ibv_qp, *mut ibv_mw, *mut ibv_mw_bind) -> c_int;
+        dealloc_mw(*mut ibv_mw) -> c_int;
+        post_srq_recv(*mut ibv_srq, *mut ibv_recv_wr, *mut *mut ibv_recv_wr) -> c_int;
+        ibv_modify_srq(*mut ibv_srq, *mut ibv_srq_attr, c_int) -> c_int;
+        ibv_query_srq(*mut ibv_srq, *mut ibv_srq_attr) -> c_int;
+        ibv_destroy_srq(*mut ibv_srq) -> c_int;
+        ibv_destroy_ah(*mut ibv_ah) -> c_int;
+        ibv_attach_mcast(*mut ibv_qp, *const ibv_gid, u16) -> c_int;
+        ibv_detach_mcast(*mut ibv_qp, *const ibv_gid, u16) -> c_int;
+        ibv_resolve_eth_l2_from_gid(*mut ibv_context, *mut ibv_ah_attr, *mut u8, *mut u16) -> c_int;
+    }
+    minus_one {
+        ibv_init_ah_from_wc(*mut ibv_context, u8, *mut ibv_wc, *mut ibv_grh, *mut ibv_ah_attr) -> c_int;
+    }
+    null {
+        ibv_create_srq(*mut ibv_pd, *mut ibv_srq_init_attr) -> *mut ibv_srq;
+        ibv_create_ah(*mut ibv_pd, *mut ibv_ah_attr) -> *mut ibv_ah;
+        ibv_create_ah_from_wc(*mut ibv_pd, *mut ibv_wc, *mut ibv_grh, u8) -> *mut ibv_ah;
+        ibv_import_device(c_int) -> *mut ibv_context;
+        ibv_import_pd(*mut ibv_context, u32) -> *mut ibv_pd;
+        ibv_import_mr(*mut ibv_pd, u32) -> *mut ibv_mr;
+        ibv_import_dm(*mut ibv_context, u32) -> *mut ibv_dm;
+        ibv_reg_dmabuf_mr(*mut ibv_pd, u64, usize, u64, c_int, c_int) -> *mut ibv_mr;
+    }
+    nothing {
+        ibv_unimport_pd(*mut ibv_pd);
+        ibv_unimport_mr(*mut ibv_mr);
+        ibv_unimport_dm(*mut ibv_dm);
+        ibv_copy_path_rec_from_kern(*mut c_void, *mut c_void);
+        ibv_copy_path_rec_to_kern(*mut c_void, *mut c_void);
+        ibv_copy_qp_attr_from_kern(*mut c_void, *mut c_void);
+        ibv_copy_ah_attr_from_kern(*mut c_void, *mut c_void);
+    }
+}
