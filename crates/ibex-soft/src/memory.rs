@@ -308,7 +308,10 @@ mod tests {
                 memory(&mut target).write(shift, &source[..len], len % 2 == 0);
                 assert_eq!(&target[shift..shift + len], &source[..len], "write of {len} at {shift}");
                 assert!(target[..shift].iter().all(|&b| b == 0xAA));
-                assert!(target[shift + len..].iter().all(|&b| b == 0xAA), "write of {len} at {shift} ran over");
+                assert!(
+                    target[shift + len..].iter().all(|&b| b == 0xAA),
+                    "write of {len} at {shift} ran over"
+                );
                 let mut back = vec![0x55u8; len + 2];
                 memory(&mut target).read(shift, &mut back[1..=len]);
                 assert_eq!(&back[1..=len], &source[..len]);

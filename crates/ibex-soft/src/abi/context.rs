@@ -13,8 +13,8 @@ use std::mem::{offset_of, size_of};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ibex_sys::{
-    __VERBS_ABI_IS_EXTENDED, _compat_ibv_port_attr, IBV_NODE_CA, IBV_SYSFS_NAME_MAX, IBV_TRANSPORT_IB, ibv_context,
-    ibv_context_ops, ibv_device, ibv_device_attr, ibv_device_attr_ex, ibv_port_attr,
+    __VERBS_ABI_IS_EXTENDED, _compat_ibv_port_attr, IBV_NODE_CA, IBV_SYSFS_NAME_MAX, IBV_TRANSPORT_IB,
+    ibv_context, ibv_context_ops, ibv_device, ibv_device_attr, ibv_device_attr_ex, ibv_port_attr,
     ibv_query_device_ex_input, verbs_context, verbs_device,
 };
 
@@ -144,7 +144,8 @@ pub unsafe extern "C" fn ibv_get_device_name(device: *mut ibv_device) -> *const 
 /// # Safety
 /// `device` came from [`ibv_get_device_list`].
 pub unsafe extern "C" fn ibv_get_device_guid(_device: *mut ibv_device) -> u64 {
-    super::object::caught(|| Ok(Config::from_env().map_or(0, |config| device::guid(config.address)))).unwrap_or(0)
+    super::object::caught(|| Ok(Config::from_env().map_or(0, |config| device::guid(config.address))))
+        .unwrap_or(0)
 }
 
 /// `ibv_get_device_index(3)`: the kernel has no number for this device.
@@ -167,7 +168,8 @@ pub unsafe extern "C" fn ibv_open_device(device: *mut ibv_device) -> *mut ibv_co
             eprintln!("ibex-soft: cannot open {}: {error}", device::NAME);
             errno_of(&error)
         })?;
-        let events = Arc::new(EventQueue::new().map_err(|error| error.raw_os_error().unwrap_or(libc::EMFILE))?);
+        let events =
+            Arc::new(EventQueue::new().map_err(|error| error.raw_os_error().unwrap_or(libc::EMFILE))?);
         open.nic().subscribe(&events);
         let limits = Limits::of(&open.nic().wire);
         let async_fd = events.fd();

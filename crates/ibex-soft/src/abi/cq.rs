@@ -97,7 +97,8 @@ pub unsafe extern "C" fn ibv_create_cq(
         // SAFETY: the caller's promise.
         let shared = unsafe { shared(context) }?;
         shared.nic()?;
-        let capacity = u32::try_from(cqe).ok().filter(|cqe| (1..=MAX_CQE).contains(cqe)).ok_or(libc::EINVAL)?;
+        let capacity =
+            u32::try_from(cqe).ok().filter(|cqe| (1..=MAX_CQE).contains(cqe)).ok_or(libc::EINVAL)?;
         if comp_vector != 0 {
             return Err(libc::EINVAL);
         }
@@ -123,7 +124,8 @@ pub unsafe extern "C" fn ibv_resize_cq(cq: *mut ibv_cq, cqe: c_int) -> c_int {
         // SAFETY: the caller's promise.
         let inside = unsafe { inside(cq) }?;
         inside.shared.nic()?;
-        let capacity = u32::try_from(cqe).ok().filter(|cqe| (1..=MAX_CQE).contains(cqe)).ok_or(libc::EINVAL)?;
+        let capacity =
+            u32::try_from(cqe).ok().filter(|cqe| (1..=MAX_CQE).contains(cqe)).ok_or(libc::EINVAL)?;
         inside.cq.resize(capacity)?;
         // SAFETY: the queue is alive; the library is who writes this member.
         unsafe { (*cq).cqe = cqe }

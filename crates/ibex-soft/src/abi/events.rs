@@ -10,9 +10,9 @@
 use std::ffi::c_int;
 
 use ibex_sys::{
-    IBV_EVENT_CQ_ERR, IBV_EVENT_PATH_MIG, IBV_EVENT_PATH_MIG_ERR, IBV_EVENT_QP_ACCESS_ERR, IBV_EVENT_QP_FATAL,
-    IBV_EVENT_QP_LAST_WQE_REACHED, IBV_EVENT_QP_REQ_ERR, IBV_EVENT_COMM_EST, IBV_EVENT_SQ_DRAINED,
-    ibv_async_event, ibv_async_event_element, ibv_context,
+    IBV_EVENT_COMM_EST, IBV_EVENT_CQ_ERR, IBV_EVENT_PATH_MIG, IBV_EVENT_PATH_MIG_ERR,
+    IBV_EVENT_QP_ACCESS_ERR, IBV_EVENT_QP_FATAL, IBV_EVENT_QP_LAST_WQE_REACHED, IBV_EVENT_QP_REQ_ERR,
+    IBV_EVENT_SQ_DRAINED, ibv_async_event, ibv_async_event_element, ibv_context,
 };
 
 use super::context::{Shared, shared};
@@ -26,7 +26,10 @@ use crate::os::watch;
 ///
 /// # Safety
 /// `context` is open; `event` is writable.
-pub unsafe extern "C" fn ibv_get_async_event(context: *mut ibv_context, event: *mut ibv_async_event) -> c_int {
+pub unsafe extern "C" fn ibv_get_async_event(
+    context: *mut ibv_context,
+    event: *mut ibv_async_event,
+) -> c_int {
     minus_one(|| {
         // SAFETY: the caller's promise.
         let shared = unsafe { shared(context) }?;

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ibex_sys::{
-    IBV_REREG_MR_CHANGE_ACCESS, IBV_REREG_MR_CHANGE_PD, IBV_REREG_MR_CHANGE_TRANSLATION, IBV_REREG_MR_ERR_CMD,
-    IBV_REREG_MR_ERR_INPUT, IBV_REREG_MR_FLAGS_SUPPORTED, ibv_context, ibv_mr, ibv_pd,
+    IBV_REREG_MR_CHANGE_ACCESS, IBV_REREG_MR_CHANGE_PD, IBV_REREG_MR_CHANGE_TRANSLATION,
+    IBV_REREG_MR_ERR_CMD, IBV_REREG_MR_ERR_INPUT, IBV_REREG_MR_FLAGS_SUPPORTED, ibv_context, ibv_mr, ibv_pd,
 };
 
 use super::context::{Shared, shared};
@@ -130,16 +130,12 @@ unsafe fn register(
     inside.users.fetch_add(1, Ordering::AcqRel);
     // SAFETY: the domain is alive.
     let context = unsafe { (*pd).context };
-    let public = ibv_mr {
-        context,
-        pd,
-        addr,
-        length,
-        handle: keys.lkey >> 8,
-        lkey: keys.lkey,
-        rkey: keys.rkey,
-    };
-    Ok(MrObject::publish(public, Mr { shared: inside.shared.clone(), pd: Mutex::new(inside.clone()), lkey: keys.lkey }))
+    let public =
+        ibv_mr { context, pd, addr, length, handle: keys.lkey >> 8, lkey: keys.lkey, rkey: keys.rkey };
+    Ok(MrObject::publish(
+        public,
+        Mr { shared: inside.shared.clone(), pd: Mutex::new(inside.clone()), lkey: keys.lkey },
+    ))
 }
 
 /// `ibv_reg_mr(3)`.
@@ -255,7 +251,8 @@ unsafe fn change(
     let old = nic.change_region(inside_mr.lkey, |region| region.access).ok_or(libc::EINVAL)?;
     let access = if flag(IBV_REREG_MR_CHANGE_ACCESS) { access } else { old };
     // SAFETY: the region is alive.
-    let (old_addr, old_length) = unsafe { ((*mr).addr, (*mr).length) };
+    let public = unsafe { &*mr };
+    let (old_addr, old_length) = (public.addr, public.length);
     let moved = flag(IBV_REREG_MR_CHANGE_TRANSLATION);
     let (addr, length) = if moved { (addr, length) } else { (old_addr, old_length) };
     // SAFETY: the caller's promise for a new range, and that of the registration for the old one.

@@ -71,14 +71,8 @@ const EVENTS: [&CStr; 21] = [
 ];
 
 /// Port states from 0.
-const PORT_STATES: [&CStr; 6] = [
-    c"no state change (NOP)",
-    c"down",
-    c"init",
-    c"armed",
-    c"active",
-    c"active deferred",
-];
+const PORT_STATES: [&CStr; 6] =
+    [c"no state change (NOP)", c"down", c"init", c"armed", c"active", c"active deferred"];
 
 /// Node types from 0; 0 is none.
 const NODES: [&CStr; 8] = [
@@ -242,7 +236,8 @@ fn attribute(path: &str) -> Option<String> {
     let address = Config::from_env().ok()?.address;
     let guid = || {
         let bytes = device::guid(address).to_ne_bytes();
-        let words: Vec<String> = bytes.chunks(2).map(|word| format!("{:02x}{:02x}", word[0], word[1])).collect();
+        let words: Vec<String> =
+            bytes.chunks(2).map(|word| format!("{:02x}{:02x}", word[0], word[1])).collect();
         words.join(":")
     };
     let gids = device::gids(address);
@@ -251,7 +246,8 @@ fn attribute(path: &str) -> Option<String> {
         gids.get(index)
     };
     if let Some(gid) = at("ports/1/gids/") {
-        let words: Vec<String> = gid.chunks(2).map(|word| format!("{:02x}{:02x}", word[0], word[1])).collect();
+        let words: Vec<String> =
+            gid.chunks(2).map(|word| format!("{:02x}{:02x}", word[0], word[1])).collect();
         return Some(words.join(":"));
     }
     if at("ports/1/gid_attrs/types/").is_some() {

@@ -21,9 +21,11 @@ pub(crate) type Generation = u32;
 const GENERATIONS: usize = 16;
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
-static REGISTRIES: [Mutex<Vec<(Config, Weak<OpenNic>)>>; GENERATIONS] =
-    [const { Mutex::new(Vec::new()) }; GENERATIONS];
+static REGISTRIES: [Mutex<Vec<Entry>>; GENERATIONS] = [const { Mutex::new(Vec::new()) }; GENERATIONS];
 static LIVE: [Mutex<Vec<Weak<Nic>>>; GENERATIONS] = [const { Mutex::new(Vec::new()) }; GENERATIONS];
+
+/// A NIC and what it was opened for.
+type Entry = (Config, Weak<OpenNic>);
 
 /// A NIC held open.
 pub(crate) struct OpenNic {
@@ -52,7 +54,8 @@ pub(crate) fn open(config: &Config) -> Result<Arc<OpenNic>, OpenError> {
     let registry = REGISTRIES.get(index).ok_or(OpenError::Forked)?;
     let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
     registry.retain(|(_, nic)| nic.strong_count() > 0);
-    if let Some(open) = registry.iter().find(|(known, _)| known == config).and_then(|(_, nic)| nic.upgrade()) {
+    if let Some(open) = registry.iter().find(|(known, _)| known == config).and_then(|(_, nic)| nic.upgrade())
+    {
         return Ok(open);
     }
     let (nic, thread) = Nic::start(config)?;
@@ -96,6 +99,9 @@ impl Drop for OpenNic {
         if let Some(thread) = thread {
             // It sleeps on the kick; a panic in it has been dealt with there.
             let _ = thread.join();
+        }
+        if let (Some(nic), true) = (&nic, std::env::var_os("IBEX_SOFT_STATS").is_some()) {
+            eprintln!("ibex-soft: {:?}", nic.wire.snapshot());
         }
     }
 }

@@ -30,11 +30,7 @@ impl Nic {
     /// # Errors
     /// `ETIMEDOUT` after the deadline; what `ppoll(2)` fails with, `EINTR` excepted: a handled signal does not end the
     /// wait, as with `SA_RESTART`.
-    pub(crate) fn wait_event<T>(
-        &self,
-        events: &EventQueue<T>,
-        deadline: Option<Instant>,
-    ) -> Result<(), i32> {
+    pub(crate) fn wait_event<T>(&self, events: &EventQueue<T>, deadline: Option<Instant>) -> Result<(), i32> {
         loop {
             if events.is_ready() {
                 return Ok(());
