@@ -33,9 +33,9 @@ pub const RDMA_IB_IP_PS_UDP: u64 = 0x0111_0000;
 pub const RDMA_IB_PS_IB: u64 = 0x013F_0000;
 /// The Q_Key of datagrams in the UDP port space.
 pub const RDMA_UDP_QKEY: u32 = 0x0123_4567;
-/// In [`rdma_conn_param::responder_resources`]: as many as the device has.
+/// In [`rdma_conn_param::responder_resources`](super::rdma_conn_param::responder_resources): as many as the device has.
 pub const RDMA_MAX_RESP_RES: u8 = 0xFF;
-/// In [`rdma_conn_param::initiator_depth`]: as many as the device has.
+/// In [`rdma_conn_param::initiator_depth`](super::rdma_conn_param::initiator_depth): as many as the device has.
 pub const RDMA_MAX_INIT_DEPTH: u8 = 0xFF;
 
 c_data! {

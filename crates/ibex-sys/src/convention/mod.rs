@@ -5,7 +5,7 @@
 //! | function | success | failure | used by |
 //! |---|---|---|---|
 //! | [`status`] | 0 | an errno as the value; siw and cxgb4 return it negative | `ibv_modify_qp`, `ibv_query_*`, `ibv_post_*`, `ibv_req_notify_cq`, `ibv_dealloc_*`, `ibv_destroy_*`, `ibv_dereg_mr` |
-//! | [`pointer`] | not null | null, with `errno` | `ibv_open_device`, `ibv_alloc_*`, `ibv_create_*`, `ibv_reg_mr`, `ibv_get_device_list`, `rdma_create_event_channel` |
+//! | [`pointer()`] | not null | null, with `errno` | `ibv_open_device`, `ibv_alloc_*`, `ibv_create_*`, `ibv_reg_mr`, `ibv_get_device_list`, `rdma_create_event_channel` |
 //! | [`minus_one`] | anything but −1 | −1, with `errno` | `ibv_query_gid`, `ibv_query_pkey`, `ibv_get_cq_event`, `ibv_get_async_event`, `ibv_close_device`, `rdma_*` |
 //! | [`count`] | a count | negative | `ibv_poll_cq` |
 //! | [`long_count`] | a count | a negative errno | `ibv_query_gid_table` |

@@ -27,6 +27,8 @@ mod mr;
 mod post;
 mod qp;
 mod srq;
+#[cfg(test)]
+mod tests;
 mod wq;
 mod wr;
 

@@ -1,6 +1,6 @@
 //! Opening libibverbs and librdmacm at run time, and filling the tables from them.
 //!
-//! Owns the three ways to a table, for [`Verbs`](crate::Verbs) and [`Cm`](crate::Cm) alike:
+//! Owns the three ways to a table, for [`Verbs`] and [`Cm`] alike:
 //!
 //! - `load`: the system's library, once per process, found by the dynamic linker under its soname; `IBEX_LIBIBVERBS` and
 //!   `IBEX_LIBRDMACM` name another file;

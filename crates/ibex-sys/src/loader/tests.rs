@@ -6,7 +6,7 @@ use core::ptr::null_mut;
 use std::error::Error;
 
 use super::{Kind, LoadError, open};
-use crate::{Cm, Verbs};
+use crate::{Cm, IBV_WC_SUCCESS, Verbs};
 
 const ABSENT: Kind =
     Kind { soname: "libibex-absent.so.1", variable: "IBEX_ABSENT", install: "`apt install absent`" };
@@ -65,7 +65,13 @@ fn a_missing_first_function_is_an_error_that_names_it() {
 #[test]
 fn the_system_library_loads_or_says_how_to_get_it() {
     match Verbs::load() {
-        Ok(table) => assert!(std::ptr::eq(table, Verbs::load().unwrap()), "one table per process"),
+        Ok(table) => {
+            assert!(std::ptr::eq(table, Verbs::load().unwrap()), "one table per process");
+            // SAFETY: takes any value, returns a static string.
+            let text = unsafe { (table.wc_status_str)(IBV_WC_SUCCESS) };
+            // SAFETY: see above.
+            assert_eq!(unsafe { CStr::from_ptr(text) }, c"success");
+        }
         Err(error) => assert!(error.to_string().contains("apt install libibverbs1"), "{error}"),
     }
     match Cm::load() {

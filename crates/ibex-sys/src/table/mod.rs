@@ -1,6 +1,6 @@
 //! Tables of the functions that the two libraries export, and how they are filled.
 //!
-//! Owns the macro behind [`Verbs`](crate::Verbs) and [`Cm`](crate::Cm); the tables themselves are in `verbs.rs` and
+//! Owns the macro behind [`Verbs`] and [`Cm`]; the tables themselves are in `verbs.rs` and
 //! `cm.rs`, opening a library is in [`crate::loader`]. A table may equally be a `static` written by hand, which is what a
 //! device inside the process does.
 //!
@@ -68,7 +68,7 @@ macro_rules! function_table {
             }
 
             /// Symbol, type and whether it is required, of every function that comes from the library.
-            #[cfg(test)]
+            #[cfg(all(test, target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
             pub(crate) const SYMBOLS: &'static [(&'static core::ffi::CStr, fn() -> &'static str, bool)] = &[
                 $( ($rsym, core::any::type_name::<unsafe extern "C" fn($($rarg),*) $(-> $rret)?>, true), )*
                 $( ($osym, core::any::type_name::<unsafe extern "C" fn($($oarg),*) $(-> $oret)?>, false), )*
