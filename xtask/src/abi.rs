@@ -140,8 +140,8 @@ fn write(golden: &Path, text: &str) -> Result<()> {
 fn compare(golden: &Path, text: &str) -> Result<()> {
     let Ok(old) = fs::read_to_string(golden) else {
         bail!(
-            "there is no {}: these headers are of another rdma-core; `cargo xtask abi` writes the file, \
-             then `cargo test -p ibex-sys` compares the Rust types with it",
+            "there is no {}: these headers are of another rdma-core; `cargo xtask abi` writes the file, and \
+             crates/ibex-sys/src/layout/golden.rs is where the tests learn of it",
             golden.display()
         );
     };

@@ -231,3 +231,68 @@ fn scalar(encoding: u64, size: u64) -> Result<&'static str> {
         _ => bail!("a base type of encoding {encoding} and {size} bytes is not expected in these headers"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `struct pair { unsigned int first; const char *second[2]; }`, as two versions of binutils print it.
+    const PAIR: &str = "
+ <0><b>: Abbrev Number: 1 (DW_TAG_compile_unit)
+    <c>   DW_AT_producer    : (indirect string, offset: 0x0): GNU C17 12.2.0
+ <1><20>: Abbrev Number: 2 (DW_TAG_base_type)
+    <21>   DW_AT_byte_size   : (data1) 4
+    <22>   DW_AT_encoding    : (data1) 7\t(unsigned)
+    <23>   DW_AT_name        : (strp) (offset: 0x10): unsigned int
+ <1><30>: Abbrev Number: 2 (DW_TAG_base_type)
+    <31>   DW_AT_byte_size   : 1
+    <32>   DW_AT_encoding    : 6\t(signed char)
+    <33>   DW_AT_name        : (indirect string, offset: 0x20): char
+ <1><40>: Abbrev Number: 3 (DW_TAG_structure_type)
+    <41>   DW_AT_name        : (string) pair
+    <46>   DW_AT_byte_size   : (data1) 24
+ <2><50>: Abbrev Number: 4 (DW_TAG_member)
+    <51>   DW_AT_name        : (strp) (offset: 0x30): first
+    <55>   DW_AT_type        : (ref4) <0x20>, unsigned int
+    <59>   DW_AT_data_member_location: (data1) 0
+ <2><60>: Abbrev Number: 4 (DW_TAG_member)
+    <61>   DW_AT_name        : (strp) (offset: 0x40): second
+    <65>   DW_AT_type        : <0x70>
+    <69>   DW_AT_data_member_location: 8
+ <2><6a>: Abbrev Number: 0
+ <1><70>: Abbrev Number: 5 (DW_TAG_array_type)
+    <71>   DW_AT_type        : (ref4) <0x80>
+ <2><75>: Abbrev Number: 6 (DW_TAG_subrange_type)
+    <76>   DW_AT_upper_bound : (data1) 1
+ <1><80>: Abbrev Number: 7 (DW_TAG_pointer_type)
+    <81>   DW_AT_byte_size   : (data1) 8
+    <82>   DW_AT_type        : (ref4) <0x90>
+ <1><90>: Abbrev Number: 8 (DW_TAG_const_type)
+    <91>   DW_AT_type        : (ref4) <0x30>, char
+";
+
+    #[test]
+    fn a_structure_is_read_with_its_members() {
+        let tree = Tree::parse(PAIR, HashMap::new()).unwrap();
+        let pair = tree.entry(0x40).unwrap();
+        assert_eq!((pair.name.as_deref(), pair.size), (Some("pair"), Some(24)));
+        let members: Vec<_> = pair
+            .children
+            .iter()
+            .map(|at| tree.entry(*at).unwrap())
+            .map(|it| (it.name.clone().unwrap(), it.offset, tree.size(it).unwrap(), tree.render(it).unwrap()))
+            .collect();
+        assert_eq!(
+            members,
+            [
+                ("first".to_owned(), 0, 4, "u32".to_owned()),
+                ("second".to_owned(), 8, 16, "[*i8; 2]".to_owned())
+            ]
+        );
+    }
+
+    #[test]
+    fn output_without_debugging_information_is_an_error() {
+        assert!(Tree::parse("File: probe.o\n", HashMap::new()).is_err());
+    }
+}
