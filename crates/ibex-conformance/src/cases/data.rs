@@ -244,11 +244,11 @@ fn gather_and_scatter_lists() -> Outcome {
     let target = pair.b.open_region(4 * lab.mtu());
     let payload = pattern(4, source.len());
     source.write(0, &payload);
-    // Entries that end inside a packet, an empty one, and a scatter list cut elsewhere.
+    // Entries that end inside a packet, an empty one, and a scatter list cut elsewhere, with just enough room.
     let gather =
-        [source.sge(0, mtu - 3), source.sge(u64::from(mtu), 0), source.sge(100, mtu + 10), source.sge(7, 1)];
+        [source.sge(0, mtu - 13), source.sge(u64::from(mtu), 0), source.sge(100, mtu + 7), source.sge(7, 1)];
     let sent: Vec<u8> =
-        [&payload[..mtu as usize - 3], &payload[100..100 + mtu as usize + 10], &payload[7..8]].concat();
+        [&payload[..mtu as usize - 13], &payload[100..100 + mtu as usize + 7], &payload[7..8]].concat();
     let scatter = [target.sge(0, 5), target.sge(u64::from(mtu), mtu), target.sge(3 * u64::from(mtu), mtu)];
     pair.b.qp.post_recv(&[Recv::new(1, &scatter)]);
     pair.a.qp.post(&[Send::message(2, &gather)]);
