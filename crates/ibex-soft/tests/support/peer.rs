@@ -30,12 +30,18 @@ pub(crate) fn second() -> Option<Link> {
 
 /// Starts the second process in the test `name`, which must begin by asking [`second`].
 pub(crate) fn start(name: &str) -> Peer {
+    start_with(name, &[])
+}
+
+/// The same, with more in its environment.
+pub(crate) fn start_with(name: &str, environment: &[(&str, &str)]) -> Peer {
     let socket = format!("ibex-soft-test-{}-{name}", std::process::id());
     let address = SocketAddr::from_abstract_name(socket.as_bytes()).expect("an abstract name");
     let listener = UnixListener::bind_addr(&address).expect("a free name");
     let child = Command::new(std::env::current_exe().expect("this binary"))
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(SOCKET, socket)
+        .envs(environment.iter().copied())
         .spawn()
         .expect("this binary runs");
     let (stream, _) = listener.accept().expect("the second process connects");
@@ -75,9 +81,19 @@ impl Link {
 
     /// Tells the other process the endpoint and learns its own.
     pub(crate) fn exchange(&mut self, mine: Endpoint) -> Endpoint {
-        self.put(u64::from(mine.qpn));
-        self.put(u64::from(mine.psn));
-        self.0.write_all(&mine.gid).expect("the other process reads");
+        self.tell(mine);
+        self.hear()
+    }
+
+    /// Tells the other process an endpoint.
+    pub(crate) fn tell(&mut self, endpoint: Endpoint) {
+        self.put(u64::from(endpoint.qpn));
+        self.put(u64::from(endpoint.psn));
+        self.0.write_all(&endpoint.gid).expect("the other process reads");
+    }
+
+    /// Learns an endpoint that the other process tells.
+    pub(crate) fn hear(&mut self) -> Endpoint {
         let (qpn, psn) = (self.take() as u32, self.take() as u32);
         let mut gid = [0; 16];
         self.0.read_exact(&mut gid).expect("the other process writes");
