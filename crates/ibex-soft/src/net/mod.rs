@@ -52,8 +52,7 @@ mod udp;
 mod wire;
 
 pub(crate) use config::Config;
-pub(crate) use counters::Snapshot;
 pub(crate) use error::NetError;
-pub(crate) use rx::{Datagram, Received, RxRing, Scan};
+pub(crate) use rx::{Received, RxRing, Scan};
 pub(crate) use tx::{Peer, TxBatch};
 pub(crate) use wire::Wire;

@@ -186,7 +186,8 @@ impl Wire {
     }
 
     /// Whether this process holds the RoCE port.
-    pub(crate) fn is_holder(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_holder(&self) -> bool {
         self.election.holder().is_some()
     }
 

@@ -11,6 +11,7 @@ use ibex_wire::icrc::Flow;
 use ibex_wire::{Bth, ICRC_LEN, Opcode, Psn, Qpn};
 
 use super::fault::Faults;
+use super::rx::Datagram;
 use super::*;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
