@@ -50,7 +50,7 @@ macro_rules! export {
 /// One row of the table, under `$name`.
 macro_rules! row {
     (soft $name:expr, $function:ident) => {
-        export!($name, stubs::null);
+        export!($name, ibex_soft::abi::$function);
     };
     (cm $name:expr, $function:ident) => {
         export!($name, crate::cm::$function);
@@ -76,8 +76,8 @@ cm_symbols!(export_cm);
 
 /// One provider symbol under one number: `ibex_private_<number>_<name>`, exported as `<name>@IBVERBS_PRIVATE_<number>`.
 macro_rules! export_private_row {
-    ($number:literal $kind:ident $name:expr) => {
-        row!($kind concat!("ibex_private_", $number, "_", $name), none);
+    ($number:literal $kind:ident $name:expr, $function:ident) => {
+        row!($kind concat!("ibex_private_", $number, "_", $name), $function);
         global_asm!(concat!(
             ".symver ibex_private_", $number, "_", $name, ", ", $name, "@IBVERBS_PRIVATE_", $number
         ));
@@ -86,7 +86,7 @@ macro_rules! export_private_row {
 
 macro_rules! export_private {
     ($number:literal => $($kind:ident $name:ident;)*) => {
-        $(export_private_row!($number $kind stringify!($name));)*
+        $(export_private_row!($number $kind stringify!($name), $name);)*
     };
 }
 
@@ -95,7 +95,7 @@ macro_rules! export_private_versions {
         $(
             private_symbols!(export_private $number);
             // Called by every provider library as it is loaded: the device has no use for the registration.
-            export_private_row!($number void concat!("verbs_register_driver_", $number));
+            export_private_row!($number void concat!("verbs_register_driver_", $number), none);
             // The one symbol of data: "a destroy may fail once the device is gone". Nothing here outlives its device.
             global_asm!(
                 concat!(".pushsection .rodata.ibex_private_", $number, ",\"a\",@progbits"),

@@ -139,9 +139,10 @@ macro_rules! verbs_symbols {
 }
 
 /// The provider interface of libibverbs.so.1, which libmlx5 and libefa import whole (perftest, UCX and libfabric are
-/// linked to them). One list for every number of [`private_versions`]: a name that a release does not know yet is
-/// never asked for. What follows the macro's name is handed on before the rows. The one symbol of data, `verbs_allow_disassociate_destroy`, and `verbs_register_driver_<number>`
-/// are written out in `export.rs`.
+/// linked to them); `ibv_devinfo` really calls one of its functions. One list for every number of
+/// [`private_versions`]: a name that a release does not know yet is never asked for. What follows the macro's name is
+/// handed on before the rows. The one symbol of data, `verbs_allow_disassociate_destroy`, and
+/// `verbs_register_driver_<number>` are written out in `export.rs`.
 macro_rules! private_symbols {
     ($then:ident $($with:tt)*) => {
         $then! {
@@ -229,7 +230,7 @@ macro_rules! private_symbols {
             null ibv_dmabuf_heap_cc_shared_init;
             void ibv_dmabuf_heap_destroy;
             void ibv_dmabuf_heap_free;
-            minus ibv_query_gid_type;
+            soft ibv_query_gid_type;
             minus ibv_read_ibdev_sysfs_file;
             zero ibv_wr_opcode_str;
             void verbs_init_cq;
