@@ -182,7 +182,7 @@ impl Requester {
             return;
         }
         self.went_back_at = Some(self.una);
-        self.window.on_loss(self.una, self.high);
+        self.window.on_loss();
         self.retransmit(out);
     }
 
@@ -201,7 +201,7 @@ impl Requester {
         self.retry.end_rnr_wait(now);
         if self.retry.expired(now) && self.una < self.high {
             out.counters.timeouts += 1;
-            self.window.on_silence(self.high);
+            self.window.on_silence();
             self.retransmit(out);
         }
     }

@@ -26,8 +26,8 @@ pub struct Tuning {
     /// A READ is requested in pieces of this many packets, so that the window governs its responses too; 1 to
     /// 2^16. Larger means fewer requests, and longer bursts that the requester cannot stop. Default 32.
     pub read_chunk: u32,
-    /// In a long message, ask for an acknowledgement every so many packets, at least 1. Fewer keeps the window moving
-    /// smoothly, more saves packets. Default 32.
+    /// In a long message, ask for an acknowledgement every so many packets, and four times a window at least; 1 or more.
+    /// Fewer keeps the window moving smoothly, more saves packets. Default 32.
     pub ack_every: u32,
 }
 

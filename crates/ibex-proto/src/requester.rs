@@ -218,8 +218,11 @@ impl Requester {
             _ => return Err(LocalFault::Operation),
         };
         let pad = padding(len);
-        let window_full = self.nxt + 1 - self.una >= u64::from(self.window.size());
-        let ack_req = last || window_full || self.since_ack + 1 >= self.ack_every;
+        let window = self.window.size();
+        let window_full = self.nxt + 1 - self.una >= u64::from(window);
+        // Four times a window at least: if its end is lost, what arrived is acknowledged, more is sent, and the gap shows.
+        let ack_every = self.ack_every.min(window / 4).max(1);
+        let ack_req = last || window_full || self.since_ack + 1 >= ack_every;
         let bth = Bth {
             solicited: wqe.solicited && last,
             pad: pad as u8,

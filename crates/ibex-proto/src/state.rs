@@ -1,6 +1,15 @@
-//! Queue pair states.
+//! Queue pair states, and the table of what each does (IBTA 10.3.1).
+//!
+//! Owns names and the refusal. The changes are carried out in `qp.rs`; which attributes the verbs demand for each is the
+//! host's to check.
 
 /// A queue pair's state, with the numbers of `enum ibv_qp_state`.
+///
+/// What each call makes of each state ("-" is refused), and what becomes of a request posted in it:
+///
+/// ```text
+#[doc = include_str!("states.txt")]
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum QpState {
     /// Made, or cleared: nothing is posted, nothing arrives.

@@ -17,15 +17,13 @@ pub(crate) struct Window {
     threshold: u32,
     /// Acknowledged since the last growth above the threshold.
     credit: u32,
-    /// Losses of packets before this one belong to an event that has already been answered.
-    recover: u64,
 }
 
 impl Window {
     pub(crate) fn new(max: u32) -> Window {
         // Sequence numbers are told apart within half of their circle, 2^23; 2^16 leaves room for READ pieces.
         let max = max.clamp(1, 1 << 16);
-        Window { max, size: INITIAL.min(max), threshold: max, credit: 0, recover: 0 }
+        Window { max, size: INITIAL.min(max), threshold: max, credit: 0 }
     }
 
     #[inline]
@@ -51,23 +49,19 @@ impl Window {
         }
     }
 
-    /// Packet `una` is missing although later ones arrived; `high` is one past the last one sent.
-    pub(crate) fn on_loss(&mut self, una: u64, high: u64) {
-        if una >= self.recover {
-            self.threshold = (self.size / 2).max(FLOOR.min(self.max));
-            self.size = self.threshold;
-            self.credit = 0;
-            self.recover = high;
-        }
+    /// A packet is missing although later ones arrived. Going back starts over, so a loss after that is a new one.
+    pub(crate) fn on_loss(&mut self) {
+        self.threshold = (self.size / 2).max(FLOOR.min(self.max));
+        self.size = self.threshold;
+        self.credit = 0;
     }
 
     /// Nothing came back in time.
-    pub(crate) fn on_silence(&mut self, high: u64) {
+    pub(crate) fn on_silence(&mut self) {
         let floor = FLOOR.min(self.max);
         self.threshold = (self.size / 2).max(floor);
         self.size = floor;
         self.credit = 0;
-        self.recover = high;
     }
 }
 
@@ -76,24 +70,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grows_with_progress_and_halves_once_per_loss() {
+    fn grows_with_progress_and_halves_at_a_loss() {
         let mut window = Window::new(256);
         assert_eq!(window.size(), 64);
         window.on_progress(100);
         assert_eq!(window.size(), 164);
         window.on_progress(1000);
         assert_eq!(window.size(), 256);
-        window.on_loss(10, 266);
+        window.on_loss();
         assert_eq!(window.size(), 128);
-        window.on_loss(11, 140);
-        assert_eq!(window.size(), 128, "the same burst of losses");
         window.on_progress(127);
         assert_eq!(window.size(), 128);
         window.on_progress(1);
         assert_eq!(window.size(), 129);
-        window.on_loss(266, 300);
+        window.on_loss();
         assert_eq!(window.size(), 64);
-        window.on_silence(300);
+        window.on_silence();
         assert_eq!(window.size(), 4);
         window.on_progress(2);
         assert_eq!(window.size(), 6);
@@ -103,8 +95,8 @@ mod tests {
     fn a_window_of_one_stays_one() {
         let mut window = Window::new(0);
         window.on_progress(5);
-        window.on_silence(1);
-        window.on_loss(1, 2);
+        window.on_silence();
+        window.on_loss();
         assert_eq!(window.size(), 1);
     }
 }

@@ -119,7 +119,21 @@ pub fn run(seed: u64, limits: &Limits) -> Result<Report, String> {
         report.retransmissions += end.qp.counters().retransmissions;
         report.rnr += end.qp.counters().rnr_naks_received;
     }
+    check_economy(&plan, &world)?;
     Ok(report)
+}
+
+/// Over a network that loses and reorders nothing, only an impatient timer makes anything be sent again.
+fn check_economy(plan: &Plan, world: &World) -> Result<(), String> {
+    let faults = &plan.faults;
+    let perfect = faults.loss + faults.duplicate + faults.reorder + faults.corrupt == 0 && faults.jitter == 0;
+    for (index, end) in world.ends.iter().enumerate() {
+        let counters = end.qp.counters();
+        if perfect && world.net.lost == 0 && counters.retransmissions > counters.timeouts {
+            return Err(format!("endpoint {index} went back without a reason: {counters:?}"));
+        }
+    }
+    Ok(())
 }
 
 fn courses_of(rng: &mut Rng, pair: &PairPlan, first: usize, world: &mut World) -> [Course; 2] {

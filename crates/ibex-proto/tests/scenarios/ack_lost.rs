@@ -1,0 +1,97 @@
+//! Acknowledgements: coalesced, lost, and implied by later answers.
+
+use ibex_proto::WcStatus;
+use ibex_proto::sim::{EndConfig, Fate};
+use ibex_wire::Opcode;
+
+use crate::util::*;
+
+#[test]
+fn a_lost_one_is_asked_for_again_and_nothing_is_executed_twice() {
+    let mut world = pair(EndConfig::default());
+    let log = drop_first(&mut world, |seen| seen.opcode == Opcode::RC_ACK);
+    world.recv(B, 100);
+    world.recv(B, 100);
+    world.send(A, b"once");
+    world.run(SOON);
+    assert_eq!(world.ends[A].send_statuses(), [WcStatus::SUCCESS]);
+    assert_eq!(world.ends[B].recvs().len(), 1);
+    assert_eq!(log.opcodes(A), [Opcode::RC_SEND_ONLY; 2]);
+    assert_eq!(world.ends[A].qp.counters().timeouts, 1);
+}
+
+#[test]
+fn one_acknowledgement_covers_a_batch() {
+    let mut world = pair(EndConfig::default());
+    let log = log(&mut world);
+    for round in 0..20 {
+        world.post(A, write(round), pattern(1));
+    }
+    world.run(SOON);
+    assert_eq!(world.ends[A].send_statuses(), [WcStatus::SUCCESS; 20]);
+    // They arrive at one time, and are answered before the next thing happens.
+    assert_eq!(log.opcodes(B), [Opcode::RC_ACK]);
+}
+
+#[test]
+fn a_later_one_makes_up_for_a_lost_one() {
+    let mut world = pair(EndConfig::default());
+    drop_first(&mut world, |seen| seen.opcode == Opcode::RC_ACK);
+    world.post(A, write(0), pattern(1));
+    world.drain();
+    world.step();
+    world.post(A, write(0), pattern(1));
+    world.run(SOON);
+    assert_eq!(world.ends[A].send_statuses(), [WcStatus::SUCCESS; 2]);
+    assert_eq!(world.ends[A].qp.counters().retransmissions, 0);
+}
+
+#[test]
+fn read_data_and_atomic_results_acknowledge_what_came_before() {
+    for op in [read(0), add(0, 1)] {
+        let mut world = pair(EndConfig::default());
+        watch(&mut world, |seen| if seen.opcode == Opcode::RC_ACK { Fate::Drop } else { Fate::Pass });
+        world.post(A, write(0), pattern(700));
+        world.post(A, op, vec![0; 8]);
+        world.run(SOON);
+        assert_eq!(world.ends[A].send_statuses(), [WcStatus::SUCCESS; 2]);
+        assert_eq!(world.ends[A].qp.counters().retransmissions, 0);
+    }
+}
+
+#[test]
+fn a_long_message_is_acknowledged_on_the_way() {
+    let mut world = pair(EndConfig::default());
+    let log = log(&mut world);
+    let packets = 100;
+    world.post(A, write(0), pattern(256 * packets));
+    world.run(SOON);
+    let asked: Vec<usize> = log
+        .all()
+        .iter()
+        .filter(|seen| seen.from == A)
+        .enumerate()
+        .filter(|(_, seen)| seen.ack_req)
+        .map(|(at, _)| at)
+        .collect();
+    // Four times in the first window of 64; then it is larger, but not four times the default of 32; and at the end.
+    assert_eq!(asked, [15, 31, 47, 63, 95, 99]);
+}
+
+#[test]
+fn stale_ones_do_nothing() {
+    let mut world = pair(EndConfig::default());
+    let start = world.ends[A].qp.sq_psn();
+    world.post(A, write(0), pattern(1));
+    world.run(SOON);
+    let aeth = |syndrome| ibex_wire::Aeth { syndrome, msn: 1 };
+    for syndrome in (0..=255).map(ibex_wire::Syndrome::from_byte) {
+        for psn in [start, start - 1, start + 1, start + 2, start + (1 << 23), start - (1 << 23)] {
+            inject(&mut world, A, Opcode::RC_ACK, psn, &[&aeth(syndrome)], &[]);
+        }
+    }
+    world.post(A, write(0), pattern(1));
+    world.run(SOON);
+    assert_eq!(world.ends[A].send_statuses(), [WcStatus::SUCCESS; 2]);
+    assert_eq!(world.ends[A].qp.counters().retransmissions, 0);
+}
