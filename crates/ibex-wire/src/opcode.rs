@@ -8,6 +8,12 @@ use crate::{Aeth, AtomicAckEth, AtomicEth, Bth, Deth, Ieth, ImmDt, Reth};
 
 /// The first byte of a packet: three bits of service, five of operation. Any value can be held; see
 /// [`Opcode::is_known`].
+///
+/// The opcodes known, with the bytes from BTH to the payload and what lies there after BTH, in this order:
+///
+/// ```text
+#[doc = include_str!("opcodes.txt")]
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Opcode(pub u8);
 
