@@ -36,9 +36,45 @@ enum Armed {
     Any,
 }
 
+/// Completions of one queue of one queue pair that wait to be polled. Until then their requests count as outstanding: so a
+/// program that has room for every request of its queues cannot overflow its completion queue by posting.
+#[derive(Debug, Default)]
+pub(crate) struct Unpolled(AtomicUsize);
+
+impl Unpolled {
+    /// How many.
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A completion and the queue whose request it was of.
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    wc: ibv_wc,
+    /// Left in place when the completion is taken, so that in a steady state no reference is counted.
+    owner: Option<Arc<Unpolled>>,
+}
+
+impl Entry {
+    fn set(&mut self, wc: ibv_wc, owner: &Arc<Unpolled>) {
+        self.wc = wc;
+        if !self.owner.as_ref().is_some_and(|old| Arc::ptr_eq(old, owner)) {
+            self.owner = Some(owner.clone());
+        }
+        owner.0.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn taken(&self) {
+        if let Some(owner) = &self.owner {
+            owner.0.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Ring {
-    entries: Box<[ibv_wc]>,
+    entries: Box<[Entry]>,
     head: usize,
     len: usize,
     armed: Armed,
@@ -77,7 +113,7 @@ impl Cq {
         if let Some(channel) = &channel {
             channel.users.fetch_add(1, Ordering::Relaxed);
         }
-        let entries = vec![ibv_wc::default(); capacity as usize].into_boxed_slice();
+        let entries = vec![Entry::default(); capacity as usize].into_boxed_slice();
         let ring = Ring { entries, head: 0, len: 0, armed: Armed::Not, overflown: false };
         Cq {
             ring: Mutex::new(ring),
@@ -90,11 +126,16 @@ impl Cq {
         }
     }
 
-    /// Adds a completion and raises the event it is armed for.
+    /// Adds a completion of a request of `owner`'s and raises the event it is armed for.
     ///
     /// # Errors
     /// [`Overflow`] if there is no room, now or earlier.
-    pub(crate) fn push(&self, completion: ibv_wc, solicited: bool) -> Result<(), Overflow> {
+    pub(crate) fn push(
+        &self,
+        completion: ibv_wc,
+        solicited: bool,
+        owner: &Arc<Unpolled>,
+    ) -> Result<(), Overflow> {
         let mut ring = self.lock();
         if ring.overflown || ring.len == ring.entries.len() {
             let first = !ring.overflown;
@@ -104,7 +145,7 @@ impl Cq {
         let at = ring.slot(ring.len);
         let weight =
             if solicited || completion.status != IBV_WC_SUCCESS { Armed::Solicited } else { Armed::Any };
-        ring.entries[at] = completion;
+        ring.entries[at].set(completion, owner);
         ring.len += 1;
         self.waiting.store(ring.len, Ordering::Release);
         if ring.armed >= weight {
@@ -125,7 +166,8 @@ impl Cq {
         let count = ring.len.min(most);
         for index in 0..count {
             let at = ring.slot(index);
-            take(index, &ring.entries[at]);
+            take(index, &ring.entries[at].wc);
+            ring.entries[at].taken();
         }
         ring.head = ring.slot(count);
         ring.len -= count;
@@ -153,9 +195,10 @@ impl Cq {
         if ring.len > capacity as usize {
             return Err(libc::EINVAL);
         }
-        let mut entries = vec![ibv_wc::default(); capacity as usize].into_boxed_slice();
-        for index in 0..ring.len {
-            entries[index] = ring.entries[ring.slot(index)];
+        let mut entries = vec![Entry::default(); capacity as usize].into_boxed_slice();
+        for (index, entry) in entries.iter_mut().enumerate().take(ring.len) {
+            let at = ring.slot(index);
+            std::mem::swap(entry, &mut ring.entries[at]);
         }
         ring.entries = entries;
         ring.head = 0;
@@ -167,10 +210,11 @@ impl Cq {
         let mut ring = self.lock();
         let mut kept = 0;
         for index in 0..ring.len {
-            let entry = ring.entries[ring.slot(index)];
-            if entry.qp_num != qp_num {
-                let to = ring.slot(kept);
-                ring.entries[to] = entry;
+            let (at, to) = (ring.slot(index), ring.slot(kept));
+            if ring.entries[at].wc.qp_num == qp_num {
+                ring.entries[at].taken();
+            } else {
+                ring.entries.swap(at, to);
                 kept += 1;
             }
         }

@@ -165,17 +165,6 @@ impl Wire {
         [self.own.fd(), self.interest.fd()]
     }
 
-    /// Calls `each` with every descriptor to watch for POLLIN (POLLHUP comes by itself). All of them
-    /// suit level-triggered epoll. The set changes only when [`Wire::fds_generation`] does.
-    pub(crate) fn for_each_fd(&self, each: impl FnMut(RawFd)) {
-        self.fds().into_iter().for_each(each);
-    }
-
-    /// Changes whenever the set of descriptors does. Read it before [`Wire::for_each_fd`].
-    pub(crate) fn fds_generation(&self) -> u64 {
-        0
-    }
-
     /// Notices that the holder has gone and takes its place. A receive with [`Scan::Full`] that finds
     /// nothing does this too; who receives otherwise calls it now and then, and at the latest at the
     /// instant it returned.

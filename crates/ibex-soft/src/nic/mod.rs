@@ -53,7 +53,7 @@ pub(crate) struct Nic {
     origin: Instant,
     /// Rounds that callers drove inline or while blocking.
     inline_rounds: AtomicU64,
-    leader: Mutex<wait::Leader>,
+    leader: Mutex<()>,
     /// Callers that watch the sockets now: 0 or 1.
     leading: AtomicU32,
     /// Callers blocked for events without watching the sockets.

@@ -52,8 +52,7 @@ struct Woken {
 struct Watcher<'a> {
     nic: &'a Nic,
     /// The kick's descriptor, then the link's.
-    fds: Vec<libc::pollfd>,
-    generation: Option<u64>,
+    fds: [libc::pollfd; 3],
     housekeeping: Option<Instant>,
     patience: u32,
     late: u32,
@@ -61,8 +60,9 @@ struct Watcher<'a> {
 
 impl<'a> Watcher<'a> {
     fn new(nic: &'a Nic) -> Watcher<'a> {
-        let (fds, generation, housekeeping) = (Vec::new(), None, None);
-        Watcher { nic, fds, generation, housekeeping, patience: PATIENCE, late: 0 }
+        let [direct, rest] = nic.wire.fds();
+        let fds = [watch(nic.kick.raw()), watch(direct), watch(rest)];
+        Watcher { nic, fds, housekeeping: None, patience: PATIENCE, late: 0 }
     }
 
     fn run(&mut self) {
@@ -138,7 +138,6 @@ impl<'a> Watcher<'a> {
 
     /// Sleeps until kicked, until a timer is due, at most for `limit`, and with `sockets` until one is readable.
     fn sleep(&mut self, limit: Option<Duration>, sockets: bool) -> Woken {
-        self.refresh();
         let nic = self.nic;
         // Published before the timers are read: a deadline entered later kicks, one entered earlier is seen.
         nic.wakes_at.store(Nanos::MAX, Ordering::SeqCst);
@@ -162,17 +161,5 @@ impl<'a> Watcher<'a> {
             fd.revents = 0;
         }
         Woken { sockets: ready }
-    }
-
-    /// Brings the descriptors up to date.
-    fn refresh(&mut self) {
-        let generation = self.nic.wire.fds_generation();
-        if self.generation == Some(generation) && !self.fds.is_empty() {
-            return;
-        }
-        self.generation = Some(generation);
-        self.fds.clear();
-        self.fds.push(watch(self.nic.kick.raw()));
-        self.nic.wire.for_each_fd(|fd| self.fds.push(watch(fd)));
     }
 }

@@ -14,13 +14,6 @@ use crate::event::EventQueue;
 use crate::net::Scan;
 use crate::os::{self, watch};
 
-/// Descriptors the leader watches: its event's, then the link's.
-#[derive(Default)]
-pub(super) struct Leader {
-    fds: Vec<libc::pollfd>,
-    generation: Option<u64>,
-}
-
 /// How far ahead the thread's next look may lie when a leader leaves; beyond that it is woken to look again.
 const UNATTENDED_NS: u64 = 2_000_000;
 
@@ -52,14 +45,14 @@ impl Nic {
     }
 
     fn try_lead<T>(&self, events: &EventQueue<T>, deadline: Option<Instant>) -> Option<Result<(), i32>> {
-        let mut leader = match self.leader.try_lock() {
+        let leader = match self.leader.try_lock() {
             Ok(leader) => leader,
             Err(TryLockError::Poisoned(error)) => PoisonError::into_inner(error),
             Err(TryLockError::WouldBlock) => return None,
         };
         self.blocking.store(true, Ordering::Relaxed);
         self.leading.store(1, Ordering::SeqCst);
-        let outcome = self.lead(&mut leader, events, deadline);
+        let outcome = self.lead(events, deadline);
         self.leading.store(0, Ordering::SeqCst);
         drop(leader);
         if self.followers.load(Ordering::SeqCst) > 0 {
@@ -73,19 +66,15 @@ impl Nic {
         Some(outcome)
     }
 
-    fn lead<T>(
-        &self,
-        leader: &mut Leader,
-        events: &EventQueue<T>,
-        deadline: Option<Instant>,
-    ) -> Result<(), i32> {
+    fn lead<T>(&self, events: &EventQueue<T>, deadline: Option<Instant>) -> Result<(), i32> {
+        let [direct, rest] = self.wire.fds();
+        let mut fds = [watch(events.fd()), watch(direct), watch(rest)];
         loop {
             if events.is_ready() {
                 return Ok(());
             }
-            leader.refresh(self, events.fd());
-            if sleep(&mut leader.fds, deadline)? {
-                let sockets = leader.fds[1..].iter().any(|fd| fd.revents != 0);
+            if sleep(&mut fds, deadline)? {
+                let sockets = fds[1..].iter().any(|fd| fd.revents != 0);
                 if sockets && self.try_round(Scan::Full).is_none() {
                     // Somebody else has the packets; let them finish.
                     std::thread::yield_now();
@@ -103,19 +92,6 @@ impl Nic {
             self.baton.take();
         }
         Ok(())
-    }
-}
-
-impl Leader {
-    fn refresh(&mut self, nic: &Nic, event: std::os::fd::RawFd) {
-        let generation = nic.wire.fds_generation();
-        if self.generation != Some(generation) || self.fds.is_empty() {
-            self.generation = Some(generation);
-            self.fds.clear();
-            self.fds.push(watch(event));
-            nic.wire.for_each_fd(|fd| self.fds.push(watch(fd)));
-        }
-        self.fds[0].fd = event;
     }
 }
 

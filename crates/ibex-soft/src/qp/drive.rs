@@ -135,7 +135,7 @@ impl Qp {
             qp_num: self.num,
             ..Default::default()
         };
-        self.send_cq.push(entry, false).map_err(|overflow| (overflow, &*self.send_cq))
+        self.send_cq.push(entry, false, &inner.send.unpolled).map_err(|overflow| (overflow, &*self.send_cq))
     }
 
     fn complete_recv(&self, inner: &mut Inner, done: &RecvCompletion) -> Result<(), (Overflow, &Cq)> {
@@ -156,7 +156,9 @@ impl Qp {
             entry.imm = ibv_wc_imm { invalidated_rkey: rkey.0 };
             entry.wc_flags |= IBV_WC_WITH_INV.0;
         }
-        self.recv_cq.push(entry, done.solicited).map_err(|overflow| (overflow, &*self.recv_cq))
+        self.recv_cq
+            .push(entry, done.solicited, &inner.recv.unpolled)
+            .map_err(|overflow| (overflow, &*self.recv_cq))
     }
 
     /// In ERR, completes the receive requests the transport has not taken.
@@ -173,7 +175,8 @@ impl Qp {
                 ..Default::default()
             };
             // The queue pair is in ERR already: the overflow's event is all that is left to do.
-            self.note(self.recv_cq.push(entry, false).map_err(|overflow| (overflow, &*self.recv_cq)));
+            let pushed = self.recv_cq.push(entry, false, &inner.recv.unpolled);
+            self.note(pushed.map_err(|overflow| (overflow, &*self.recv_cq)));
         }
     }
 

@@ -3,7 +3,11 @@
 //! Owns the slots of both queues with their scatter/gather lists and inline data; all memory is taken when the queue
 //! pair is created. Does not own execution (`ibex-proto`) nor access to memory ([`super::hands`]).
 
+use std::sync::Arc;
+
 use ibex_sys::ibv_sge;
+
+use crate::cq::Unpolled;
 
 /// Most bytes a send request can carry inline.
 pub(crate) const MAX_INLINE: u32 = 512;
@@ -43,6 +47,8 @@ pub(crate) struct SendQueue {
     /// Slot of the next request.
     next: usize,
     used: usize,
+    /// Requests that completed and whose completions wait: they still count.
+    pub(crate) unpolled: Arc<Unpolled>,
 }
 
 impl SendQueue {
@@ -57,12 +63,13 @@ impl SendQueue {
             max_inline,
             next: 0,
             used: 0,
+            unpolled: Arc::default(),
         }
     }
 
     /// The slot that [`SendQueue::push`] would use; `None` if all are taken.
     pub(crate) fn vacant(&self) -> Option<u64> {
-        (self.used < self.slots.len()).then_some(self.next as u64)
+        (self.used + self.unpolled.count() < self.slots.len()).then_some(self.next as u64)
     }
 
     /// Puts a request into the vacant slot. The caller has checked that there is one and that the payload is within the
@@ -144,6 +151,8 @@ pub(crate) struct RecvQueue {
     used: usize,
     /// Of these, not yet taken by the transport.
     waiting: usize,
+    /// Requests that completed and whose completions wait: they still count.
+    pub(crate) unpolled: Arc<Unpolled>,
 }
 
 impl RecvQueue {
@@ -157,6 +166,7 @@ impl RecvQueue {
             next: 0,
             used: 0,
             waiting: 0,
+            unpolled: Arc::default(),
         }
     }
 
@@ -168,7 +178,7 @@ impl RecvQueue {
         if list.len() > self.max_sge {
             return Err(libc::EINVAL);
         }
-        if self.used == self.slots.len() {
+        if self.used + self.unpolled.count() >= self.slots.len() {
             return Err(libc::ENOMEM);
         }
         let at = self.next * self.max_sge;
