@@ -1,0 +1,73 @@
+//! Which device a command uses.
+//!
+//! Owns the meaning of `--device`, the one remark a user gets when the built-in device takes the place of a missing NIC,
+//! and waiting for an operation without waiting for ever.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use ibex::{Context, Device, Op, Unfinished, Work};
+
+use crate::control::Control;
+use crate::output;
+
+/// A wait looks this often whether the peer still lives.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// Finds the device: by name, or the one that is used when it does not matter.
+fn find(name: Option<&str>) -> Result<Device> {
+    match name {
+        Some(name) => Ok(Device::by_name(name)?),
+        None => Ok(Device::any()?),
+    }
+}
+
+/// Opens the device, and says on standard error what the user should know about the choice.
+pub(crate) fn open(name: Option<&str>) -> Result<Context> {
+    let device = find(name)?;
+    if let Some(notice) = device.notice() {
+        output::say(&format!("ibex: {notice}"));
+    }
+    open_found(&device)
+}
+
+/// Opens the device without a word.
+pub(crate) fn open_silently(name: Option<&str>) -> Result<Context> {
+    open_found(&find(name)?)
+}
+
+fn open_found(device: &Device) -> Result<Context> {
+    device.open().with_context(|| format!("cannot use device {}", device.name()))
+}
+
+/// Waits for an operation's end, at most `limit`, and only as long as the peer behind `control` lives.
+///
+/// # Errors
+/// When the operation failed, the peer is gone (which is said in preference: it is the reason), or the limit has passed.
+pub(crate) fn settle<T: Work>(op: Op<'_, T>, control: &Control, limit: Duration) -> Result<T::Output> {
+    let failed = match op.wait_timeout(SLICE) {
+        Ok(output) => return Ok(output),
+        Err(Unfinished::Failed(failed)) => failed,
+        Err(Unfinished::Pending(op)) => return settle_slowly(op, control, limit),
+    };
+    control.alive()?;
+    bail!("{}", failed.error())
+}
+
+#[cold]
+fn settle_slowly<T: Work>(mut op: Op<'_, T>, control: &Control, limit: Duration) -> Result<T::Output> {
+    let deadline = Instant::now() + limit;
+    loop {
+        control.tick();
+        control.alive()?;
+        match op.wait_timeout(SLICE) {
+            Ok(output) => return Ok(output),
+            Err(Unfinished::Pending(still)) => op = still,
+            Err(Unfinished::Failed(failed)) => {
+                control.alive()?;
+                bail!("{}", failed.error())
+            }
+        }
+        ensure!(Instant::now() < deadline, "an operation has not ended after {} s", limit.as_secs());
+    }
+}
