@@ -10,7 +10,7 @@ use ibex::{Context, RemoteHandle};
 
 use super::answer::protocol;
 use super::bandwidth;
-use super::latency::{self, SendPingPong, WARM_UP, WritePingPong};
+use super::latency::{self, SendPingPong, WritePingPong};
 use super::message::{Answer, Ask, Test, VERSION};
 use super::patience::LIMIT;
 use super::plan::{Op, Plan};
@@ -194,20 +194,21 @@ impl Measurement<'_> {
         mut part: impl FnMut(u64, u64, &mut Tally) -> Result<()>,
         prepare: impl Fn(u64) -> Result<()>,
     ) -> Result<Row> {
+        let first = latency::warm_up(self.bytes);
         let mut warm_up = Tally::new()?;
         let begin = Instant::now();
         prepare(0)?;
-        self.go(0, WARM_UP)?;
-        part(0, WARM_UP, &mut warm_up)?;
+        self.go(0, first)?;
+        part(0, first, &mut warm_up)?;
         let spent = begin.elapsed();
         let iters = match self.iters {
             Some(iters) => iters,
-            None => latency::fitting(self.budget.saturating_sub(spent), spent),
+            None => latency::fitting(self.budget.saturating_sub(spent), (first, spent)),
         };
         let mut tally = Tally::new()?;
-        prepare(WARM_UP)?;
-        self.go(WARM_UP, iters)?;
-        part(WARM_UP, iters, &mut tally)?;
+        prepare(first)?;
+        self.go(first, iters)?;
+        part(first, iters, &mut tally)?;
         tally.errors += warm_up.errors + self.found_wrong()?;
         Ok(tally.row(self.op, self.bytes))
     }

@@ -307,11 +307,13 @@ pub(crate) fn first_value(session: &Session<'_>) -> u64 {
     seed(&session.theirs)
 }
 
-/// Time to run before the number of messages is decided: enough to see the usual latency and not only the first one.
-pub(crate) const WARM_UP: u64 = 64;
+/// Messages before the number of messages is decided: enough to see the usual latency and not only the first one.
+pub(crate) fn warm_up(bytes: usize) -> u64 {
+    if bytes > 256 << 10 { 8 } else { 64 }
+}
 
 /// How many messages fit a time, judging by the warm-up.
-pub(crate) fn fitting(budget: Duration, warm_up: Duration) -> u64 {
-    let each = (warm_up.as_nanos() / u128::from(WARM_UP)).max(1);
+pub(crate) fn fitting(budget: Duration, (messages, took): (u64, Duration)) -> u64 {
+    let each = (took.as_nanos() / u128::from(messages.max(1))).max(1);
     u64::try_from(budget.as_nanos() / each).unwrap_or(u64::MAX).clamp(20, 1_000_000)
 }

@@ -1,7 +1,7 @@
 //! Waiting that always ends: by what is waited for, by the peer's death, or by a deadline.
 //!
-//! Owns the spin loop's manners (a hint to the core, a yield now and then so that two spinning processes do not starve a
-//! third on two cores) and the limit on any wait of a measurement.
+//! Owns the spin loop's manners (a hint to the core; a yield once a wait has taken so long that the one waited for
+//! evidently has no core) and the limit on any wait of a measurement.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use crate::control::Control;
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 /// Empty polls between two looks at the clock and at the peer; some tens of microseconds.
 const LOOK: u32 = 1024;
+/// No answer takes this long unless whoever is to give it waits for a core. Earlier yields would spoil the figures.
+const YIELD: Duration = Duration::from_millis(1);
 
 /// Counts empty polls.
 #[derive(Debug)]
@@ -42,8 +44,10 @@ impl<'a> Patience<'a> {
         self.polls = self.polls.wrapping_add(1);
         std::hint::spin_loop();
         if self.polls.is_multiple_of(LOOK) {
-            std::thread::yield_now();
-            return self.look();
+            self.look()?;
+            if self.since.is_some_and(|since| since.elapsed() > YIELD) {
+                std::thread::yield_now();
+            }
         }
         Ok(())
     }
