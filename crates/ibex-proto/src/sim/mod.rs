@@ -4,6 +4,7 @@
 //!   hand, with a tap that sees and decides about each packet.
 //! - [`run`]: one random workload in one random world, everything chosen by a seed, every byte and every completion
 //!   checked.
+//! - [`play`]: any bytes read as calls, packets and accidents, with a hostile peer, for fuzzing.
 //!
 //! Nothing here depends on the machine or on real time: a seed gives the same run everywhere.
 
@@ -12,6 +13,7 @@ mod net;
 mod plan;
 mod rng;
 mod run;
+mod script;
 mod traffic;
 mod world;
 
@@ -20,4 +22,5 @@ pub use net::{Faults, Network};
 pub use plan::Limits;
 pub use rng::Rng;
 pub use run::{Report, run};
+pub use script::play;
 pub use world::{EndConfig, Endpoint, Fate, Sighting, World, qpn, rts, unconnected};

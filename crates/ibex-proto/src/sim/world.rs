@@ -7,8 +7,8 @@ use ibex_wire::{MAX_PACKET, Mtu, Packet, Pkey, Psn, Qpn};
 use super::host::MemHost;
 use super::net::{Faults, Network};
 use crate::{
-    Completion, Event, InitAttr, Nanos, PostError, QpState, RcCaps, RcQp, RecvCompletion, RemoteAccess,
-    RtrAttr, RtsAttr, SendCompletion, SendOp, SendWqe, Tuning, WcStatus,
+    Completion, Event, InitAttr, Nanos, PostError, RcCaps, RcQp, RecvCompletion, RemoteAccess, RtrAttr,
+    RtsAttr, SendCompletion, SendOp, SendWqe, Tuning, WcStatus,
 };
 
 /// How one end of a connection is made.
@@ -169,6 +169,17 @@ impl World {
         self.tap = Some(Box::new(tap));
     }
 
+    /// Resets endpoints `index` and its peer and connects them again. Packets under way stay there.
+    pub fn reconnect(&mut self, index: usize, own: &EndConfig, other: &EndConfig, mtu: Mtu) {
+        let peer = self.ends[index].peer;
+        for (from, to, own, other) in [(index, peer, own, other), (peer, index, other, own)] {
+            let qp = &mut self.ends[from].qp;
+            qp.reset();
+            qp.to_init(InitAttr { pkey: Pkey::DEFAULT, access: own.access }).expect("RESET precedes INIT");
+            connect(qp, own, other, mtu, to);
+        }
+    }
+
     /// Posts a request with `buffer` behind it and returns its cookie. The length sent or read is the buffer's.
     ///
     /// # Errors
@@ -299,16 +310,7 @@ impl World {
 /// A queue pair in RTS.
 fn connected(own: &EndConfig, other: &EndConfig, mtu: Mtu, index: usize, peer: usize) -> Endpoint {
     let mut qp = unconnected(own, index);
-    let rtr = RtrAttr {
-        remote_qpn: qpn(peer),
-        path_mtu: mtu,
-        rq_psn: other.psn,
-        max_dest_rd_atomic: own.max_dest_rd_atomic,
-        min_rnr_timer: own.min_rnr_timer,
-    };
-    qp.to_rtr(rtr).expect("INIT precedes RTR");
-    qp.to_rts(rts(own)).expect("RTR precedes RTS");
-    debug_assert_eq!(qp.state(), QpState::Rts);
+    connect(&mut qp, own, other, mtu, peer);
     Endpoint {
         qp,
         host: MemHost::new(own.memory),
@@ -318,6 +320,19 @@ fn connected(own: &EndConfig, other: &EndConfig, mtu: Mtu, index: usize, peer: u
         next_cookie: 1,
         sent: 0,
     }
+}
+
+/// Brings a queue pair from INIT to RTS.
+fn connect(qp: &mut RcQp, own: &EndConfig, other: &EndConfig, mtu: Mtu, peer: usize) {
+    let rtr = RtrAttr {
+        remote_qpn: qpn(peer),
+        path_mtu: mtu,
+        rq_psn: other.psn,
+        max_dest_rd_atomic: own.max_dest_rd_atomic,
+        min_rnr_timer: own.min_rnr_timer,
+    };
+    qp.to_rtr(rtr).expect("INIT precedes RTR");
+    qp.to_rts(rts(own)).expect("RTR precedes RTS");
 }
 
 /// A queue pair in INIT.
