@@ -92,7 +92,11 @@ impl<'a> Watcher<'a> {
         }
         let taken = match self.nic.try_round(Scan::Full) {
             Some(received) => received.packets == 0,
-            None => true,
+            None => {
+                // Whoever receives may have been preempted: to spin here would keep it so.
+                std::thread::yield_now();
+                true
+            }
         };
         let callers = self.nic.inline_rounds.load(Ordering::Relaxed) != rounds;
         self.late = if taken && callers { self.late + 1 } else { 0 };
