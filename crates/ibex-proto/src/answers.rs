@@ -203,13 +203,13 @@ impl Answers {
         }
     }
 
-    /// Whether anything is owed.
     /// Whether a plain acknowledgement is all that is owed.
     #[inline]
     pub(crate) fn is_only_ack(&self) -> bool {
         self.ack.is_some() && self.nak.is_none() && self.pending == 0
     }
 
+    /// Whether anything is owed.
     #[inline]
     pub(crate) fn is_owed(&self) -> bool {
         self.pending > 0 || self.ack.is_some() || self.nak.is_some()

@@ -331,6 +331,23 @@ impl RcQp {
         sent
     }
 
+    /// Whether all that the peer's requests have left to be sent is an acknowledgement. The peer can wait for that a
+    /// little: a host that expects a request to be posted may leave it until then and let both travel in one batch, see
+    /// [`poll_request`](RcQp::poll_request).
+    #[inline]
+    pub fn owes_only_ack(&self) -> bool {
+        self.receiving.as_ref().is_some_and(|receiving| receiving.responder.answers.is_only_ack())
+    }
+
+    /// As [`poll_transmit`](RcQp::poll_transmit), but only for requests of this end; what is owed to the peer stays owed. For
+    /// a host that wants the acknowledgement, which is shorter, behind a request in one batch of the link's.
+    #[inline]
+    pub fn poll_request<H: Host>(&mut self, now: Nanos, host: &mut H, buf: &mut [u8]) -> Option<Transmit> {
+        let sent = self.poll_requests(now, host, buf);
+        self.out.counters.sent += u64::from(sent.is_some());
+        sent
+    }
+
     #[inline]
     fn poll_requests<H: Host>(&mut self, now: Nanos, host: &mut H, buf: &mut [u8]) -> Option<Transmit> {
         let (QpState::Rts | QpState::Sqd, Some(requester)) = (self.state, &mut self.requester) else {
@@ -364,9 +381,14 @@ impl RcQp {
     #[inline]
     pub fn wants_transmit(&self) -> bool {
         let owes = self.receiving.as_ref().is_some_and(|receiving| receiving.responder.answers.is_owed());
-        let sends = matches!(self.state, QpState::Rts | QpState::Sqd)
-            && self.requester.as_ref().is_some_and(|requester| requester.wants_transmit());
-        owes || sends
+        owes || self.wants_request()
+    }
+
+    /// [`wants_transmit`](RcQp::wants_transmit) of requests alone.
+    #[inline]
+    pub fn wants_request(&self) -> bool {
+        matches!(self.state, QpState::Rts | QpState::Sqd)
+            && self.requester.as_ref().is_some_and(|requester| requester.wants_transmit())
     }
 
     /// When [`handle_timeout`](RcQp::handle_timeout) is due, if ever.
