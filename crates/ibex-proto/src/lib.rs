@@ -14,6 +14,19 @@
 //!
 //! Packets are BTH to padding; the link adds and checks the ICRC ([`ibex_wire::icrc`]) and the addresses.
 //!
+//! | file | owns |
+//! |---|---|
+//! | `qp.rs`, `state.rs` | the object, its states, whose turn it is |
+//! | `requester.rs`, `completer.rs` | the send queue: requests out, responses in |
+//! | `window.rs`, `retry.rs` | how much is in flight; when to ask again, when to give up |
+//! | `responder.rs`, `answers.rs` | the peer's requests: executing them once; what is owed for them |
+//! | `errors.rs` | which fault gives which NAK, status and event |
+//! | `host.rs`, `wqe.rs`, `completion.rs`, `config.rs`, `counters.rs` | what goes in and comes out |
+//! | `sim/` | the simulator (feature `sim`) |
+//!
+//! Not here: unreliable services, end-to-end credits (devices of this kind have none), path migration, selective
+//! repetition (the specification's reliable connection goes back to the first missing packet).
+//!
 //! Facts are from the InfiniBand Architecture Specification, volume 1, chapters 9 (transport), 10 and 11 (verbs).
 
 mod answers;

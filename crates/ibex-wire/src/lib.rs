@@ -16,6 +16,23 @@
 //!   another.
 //! - [`icrc`] computes and verifies the invariant CRC over UDP on IPv4 and IPv6.
 //!
+//! ```
+//! use ibex_wire::icrc::Flow;
+//! use ibex_wire::{Bth, Header, ICRC_LEN, Opcode, Packet, Psn, Qpn, padding};
+//!
+//! // SEND ONLY with five bytes, from 10.0.0.1 to 10.0.0.2, sealed for an unconnected socket.
+//! let pad = padding(5);
+//! let bth = Bth { pad: pad as u8, ack_req: true, ..Bth::new(Opcode::RC_SEND_ONLY, Qpn::new(0x11), Psn::new(1)) };
+//! let mut wire = [0; Bth::LEN + 5 + 3 + ICRC_LEN];
+//! let payload = bth.put(&mut wire).expect("room for the header");
+//! payload[..5].copy_from_slice(b"hello");
+//! let flow = Flow::v4([10, 0, 0, 1].into(), 4791, [10, 0, 0, 2].into(), 4791);
+//! flow.seal(0, &mut wire);
+//!
+//! let packet = Packet::parse(flow.verify(0, &wire).expect("the ICRC is right")).expect("it is a packet");
+//! assert_eq!((packet.opcode(), packet.payload()), (Opcode::RC_SEND_ONLY, &b"hello"[..]));
+//! ```
+//!
 //! Not here: sockets, IP headers themselves, and what packets mean (`ibex-proto`).
 //!
 //! Facts are from the InfiniBand Architecture Specification, volume 1, chapter 9 and annex A17 (RoCEv2).

@@ -6,6 +6,21 @@
 //!   checked.
 //! - [`play`]: any bytes read as calls, packets and accidents, with a hostile peer, for fuzzing.
 //!
+//! ```
+//! use ibex_proto::WcStatus;
+//! use ibex_proto::sim::{EndConfig, Fate, World};
+//! use ibex_wire::Mtu;
+//!
+//! let mut world = World::pair(EndConfig::default(), Mtu::Mtu1024);
+//! let buffer = world.recv(1, 64);
+//! world.send(0, b"hello");
+//! world.tap(|packet| if packet.index == 0 && packet.from == 0 { Fate::Drop } else { Fate::Pass });
+//! world.run(1_000_000_000);
+//! assert_eq!(world.ends[0].send_statuses(), [WcStatus::SUCCESS]);
+//! assert_eq!(&world.ends[1].host.recv_taken[&buffer][..5], b"hello");
+//! assert_eq!(world.ends[0].qp.counters().timeouts, 1);
+//! ```
+//!
 //! Nothing here depends on the machine or on real time: a seed gives the same run everywhere.
 
 mod host;

@@ -81,6 +81,7 @@ pub fn run(seed: u64, limits: &Limits) -> Result<Report, String> {
     let plan = Plan::draw(&mut rng, limits);
     let pairs: Vec<_> = plan.pairs.iter().map(|pair| (pair.left, pair.right, pair.mtu)).collect();
     let mut world = World::new(&pairs, plan.faults, rng.bits());
+    world.requests_first = rng.one_in(2);
     let mut courses = Vec::new();
     for (index, pair) in plan.pairs.iter().enumerate() {
         courses.extend(courses_of(&mut rng, pair, index * 2, &mut world));

@@ -137,6 +137,8 @@ pub struct World {
     pub ends: Vec<Endpoint>,
     /// The network.
     pub net: Network,
+    /// Acknowledgements travel behind requests that are ready, as a host may have it.
+    pub requests_first: bool,
     tap: Option<Tap>,
     buf: Vec<u8>,
 }
@@ -161,7 +163,7 @@ impl World {
             ends.push(connected(right, left, *mtu, index + 1, index));
         }
         let net = Network::new(faults, seed, ends.len());
-        World { now: 0, ends, net, tap: None, buf: vec![0; MAX_PACKET] }
+        World { now: 0, ends, net, requests_first: false, tap: None, buf: vec![0; MAX_PACKET] }
     }
 
     /// Lets `tap` decide about every packet from now on.
@@ -225,11 +227,18 @@ impl World {
     }
 
     fn drain_one(&mut self, index: usize) {
-        let World { now, ends, net, tap, buf } = self;
+        let World { now, ends, net, requests_first, tap, buf } = self;
         let end = &mut ends[index];
         loop {
             let wanted = end.qp.wants_transmit();
-            let Some(transmit) = end.qp.poll_transmit(*now, &mut end.host, buf) else { break };
+            let mut transmit = None;
+            if *requests_first && end.qp.owes_only_ack() {
+                transmit = end.qp.poll_request(*now, &mut end.host, buf);
+            }
+            if transmit.is_none() {
+                transmit = end.qp.poll_transmit(*now, &mut end.host, buf);
+            }
+            let Some(transmit) = transmit else { break };
             assert!(wanted, "wants_transmit said no in vain");
             let bytes = &buf[..transmit.len];
             let packet = Packet::parse(bytes).expect("a queue pair sends valid packets");

@@ -34,6 +34,43 @@ fn one_acknowledgement_covers_a_batch() {
 }
 
 #[test]
+fn one_may_wait_for_a_request_of_its_own_side() {
+    let mut world = pair(EndConfig::default());
+    let log = log(&mut world);
+    world.post(A, write(0), pattern(1));
+    world.post(B, write(0), pattern(1));
+    world.requests_first = true;
+    // A's request is on its way; before B sends its own, A's arrives and is to be acknowledged.
+    world.ends[B].qp.to_sqd(false).expect("from RTS");
+    world.drain();
+    world.ends[B].qp.resume().expect("from SQD");
+    world.step();
+    assert_eq!(log.opcodes(B), [Opcode::RC_WRITE_ONLY, Opcode::RC_ACK]);
+    world.run(SOON);
+    assert_eq!(world.ends[A].send_statuses(), [WcStatus::SUCCESS]);
+    assert_eq!(world.ends[B].send_statuses(), [WcStatus::SUCCESS]);
+}
+
+#[test]
+fn data_owed_never_waits_for_a_request() {
+    let mut world = pair(EndConfig::default());
+    world.post(A, read(0), vec![0; 8]);
+    world.post(A, write(0), pattern(1));
+    world.drain();
+    world.ends[B].qp.to_sqd(false).expect("from RTS");
+    let mut probe = false;
+    while let Some(next) = world.next() {
+        world.now = next;
+        let Some((to, bytes)) = world.net.receive(next) else { break };
+        let end = &mut world.ends[to];
+        let packet = ibex_wire::Packet::parse(&bytes).expect("valid");
+        end.qp.handle_packet(next, &packet, &mut end.host);
+        probe |= end.qp.owes_only_ack();
+    }
+    assert!(!probe, "a READ's data comes before the acknowledgement of the WRITE");
+}
+
+#[test]
 fn a_later_one_makes_up_for_a_lost_one() {
     let mut world = pair(EndConfig::default());
     drop_first(&mut world, |seen| seen.opcode == Opcode::RC_ACK);
