@@ -1,7 +1,7 @@
 //! Queues count: N requests give N completions, a full queue refuses, threads do not tear it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ibex_sys::{IBV_WC_RDMA_WRITE, IBV_WC_RECV, IBV_WC_SEND, IBV_WC_SUCCESS, ibv_qp_cap};
 
@@ -225,24 +225,29 @@ fn two_threads_post_to_one_pair() -> Outcome {
     let source = pair.a.open_region(16);
     let target = pair.b.open_region(16);
     let done = AtomicBool::new(false);
+    // A request is outstanding until its completion has been polled; more of them than the completion queue holds
+    // would overrun it, whatever room the send queue shows.
+    let permits = AtomicU64::new(64);
     let mut seen = BTreeSet::new();
     std::thread::scope(|scope| {
         for thread in 0..2u64 {
-            let (pair, source, target, done) = (&pair, &source, &target, &done);
+            let (pair, source, target, done, permits) = (&pair, &source, &target, &done, &permits);
             scope.spawn(move || {
                 for index in 0..per_thread {
-                    let id = thread * per_thread + index;
-                    let write = Send::write(id, &[source.sge(thread * 8, 8)], target, thread * 8);
-                    // The queue is full now and then: the main thread takes completions.
-                    while pair.a.qp.try_post(std::slice::from_ref(&write)).is_err() {
+                    let take = |left: u64| left.checked_sub(1);
+                    while permits.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_err() {
                         assert!(!done.load(Ordering::Relaxed), "the other side gave up");
                         std::thread::yield_now();
                     }
+                    let id = thread * per_thread + index;
+                    pair.a.qp.post(&[Send::write(id, &[source.sge(thread * 8, 8)], target, thread * 8)]);
                 }
             });
         }
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for wc in pair.a.cq.wait(2 * per_thread as usize) {
+            for _ in 0..2 * per_thread {
+                let wc = pair.a.cq.wait_one();
+                permits.fetch_add(1, Ordering::AcqRel);
                 assert_eq!(wc.status, IBV_WC_SUCCESS);
                 assert!(seen.insert(wc.wr_id), "request {} completed twice", wc.wr_id);
             }
