@@ -21,6 +21,9 @@ const COPY_TIME: Duration = Duration::from_secs(300);
 /// How soon a client must notice that its server was killed.
 const NOTICE_TIME: Duration = Duration::from_secs(10);
 
+/// Bytes that are written and compared at a time.
+const BLOCK: usize = 1 << 20;
+
 /// Size of the sample.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -158,18 +161,36 @@ impl Bench {
             .with_context(|| format!("the outcome is no JSON: {}", text(&output.stdout)))
     }
 
+    /// Every entry of the sample is there, the same, and nothing else is.
     fn compare(&self, copy: &Path) -> Result<()> {
         let found = snapshot(copy)?;
         for (path, what) in &self.expected {
             match found.get(path) {
                 None => bail!("{} is missing", path.display()),
                 Some(other) if other != what => bail!("{}: {other} instead of {what}", path.display()),
-                Some(_) => {}
+                Some(_) => self.same_contents(copy, path)?,
             }
         }
         match found.keys().find(|path| !self.expected.contains_key(*path)) {
             Some(path) => bail!("{} should not be there", path.display()),
             None => Ok(()),
+        }
+    }
+
+    fn same_contents(&self, copy: &Path, path: &Path) -> Result<()> {
+        let (ours, theirs) = (self.source.join(path), copy.join(path));
+        if !fs::symlink_metadata(&ours)?.is_file() {
+            return Ok(());
+        }
+        let (mut ours, mut theirs) = (File::open(ours)?, File::open(theirs)?);
+        let (mut left, mut right) = (vec![0; BLOCK], vec![0; BLOCK]);
+        loop {
+            let count = read_block(&mut ours, &mut left)?;
+            let other = read_block(&mut theirs, &mut right)?;
+            ensure!(left[..count] == right[..other], "{}: the contents differ", path.display());
+            if count == 0 {
+                return Ok(());
+            }
         }
     }
 
@@ -252,6 +273,7 @@ impl Bench {
             }
             let expected = self.expected.get(&path).with_context(|| format!("{} is new", path.display()))?;
             ensure!(*expected == what, "{} is {what} instead of {expected}", path.display());
+            self.same_contents(to, &path)?;
             whole += 1;
         }
         Ok(whole)
@@ -325,7 +347,9 @@ fn make_sample(top: &Path, files: u64, bytes: u64) -> Result<()> {
         *largest /= 2;
     }
     sizes.push(bytes - sum);
-    let mut block = vec![0; 1 << 20];
+    // One block of noise; every piece of every file begins at another place in it.
+    let mut noise = vec![0; 2 * BLOCK];
+    random.fill(&mut noise);
     for (index, size) in sizes.into_iter().enumerate() {
         let dir = match index % 5 {
             0 => top.to_owned(),
@@ -349,9 +373,9 @@ fn make_sample(top: &Path, files: u64, bytes: u64) -> Result<()> {
         let mut file = File::create(&path)?;
         let mut left = size;
         while left > 0 {
-            let piece = left.min(block.len() as u64) as usize;
-            random.fill(&mut block[..piece]);
-            file.write_all(&block[..piece])?;
+            let piece = left.min(BLOCK as u64) as usize;
+            let start = random.below(BLOCK as u64) as usize;
+            file.write_all(&noise[start..start + piece])?;
             left -= piece as u64;
         }
         let mode = [0o644, 0o600, 0o755, 0o444, 0o640][index % 5];
@@ -390,7 +414,7 @@ impl Random {
     }
 }
 
-/// Everything below a directory, by relative path: kind, permission bits, time, contents.
+/// Everything below a directory, by relative path: kind, permission bits, time, size.
 fn snapshot(top: &Path) -> Result<BTreeMap<PathBuf, String>> {
     let mut all = BTreeMap::new();
     let mut waiting = vec![top.to_owned()];
@@ -406,7 +430,7 @@ fn snapshot(top: &Path) -> Result<BTreeMap<PathBuf, String>> {
                 waiting.push(path.clone());
                 format!("dir {mode:o} {time}")
             } else {
-                format!("file {mode:o} {time} {} bytes {:016x}", meta.len(), fingerprint(&path)?)
+                format!("file {mode:o} {time} {} bytes", meta.len())
             };
             all.insert(path.strip_prefix(top)?.to_owned(), what);
         }
@@ -414,30 +438,16 @@ fn snapshot(top: &Path) -> Result<BTreeMap<PathBuf, String>> {
     Ok(all)
 }
 
-/// A fingerprint that depends on every byte and its place: multiply and rotate over words (independent of the checksum
-/// that the command itself uses).
-fn fingerprint(path: &Path) -> Result<u64> {
-    let mut file = File::open(path)?;
-    let mut block = vec![0; 1 << 20];
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    loop {
-        let mut filled = 0;
-        while filled < block.len() {
-            let count = file.read(&mut block[filled..])?;
-            if count == 0 {
-                break;
-            }
-            filled += count;
-        }
-        if filled == 0 {
-            return Ok(state);
-        }
-        for piece in block[..filled].chunks(8) {
-            let mut word = [0; 8];
-            word[..piece.len()].copy_from_slice(piece);
-            state = (state ^ u64::from_le_bytes(word)).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29);
+/// Fills a block as far as the file goes.
+fn read_block(file: &mut File, block: &mut [u8]) -> Result<usize> {
+    let mut filled = 0;
+    while filled < block.len() {
+        match file.read(&mut block[filled..])? {
+            0 => break,
+            count => filled += count,
         }
     }
+    Ok(filled)
 }
 
 /// Number of entries below a directory that are in their place; what cannot be listed just now counts as nothing.

@@ -14,29 +14,16 @@ use crate::output;
 /// A wait looks this often whether the peer still lives.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// Finds the device: by name, or the one that is used when it does not matter.
-fn find(name: Option<&str>) -> Result<Device> {
-    match name {
-        Some(name) => Ok(Device::by_name(name)?),
-        None => Ok(Device::any()?),
-    }
-}
-
-/// Opens the device, and says on standard error what the user should know about the choice.
-pub(crate) fn open(name: Option<&str>) -> Result<Context> {
-    let device = find(name)?;
-    if let Some(notice) = device.notice() {
+/// Opens the device, and says on standard error what the user should know about the choice, unless nothing is to be said
+/// (`quiet`).
+pub(crate) fn open(name: Option<&str>, quiet: bool) -> Result<Context> {
+    let device = match name {
+        Some(name) => Device::by_name(name)?,
+        None => Device::any()?,
+    };
+    if !quiet && let Some(notice) = device.notice() {
         output::say(&format!("ibex: {notice}"));
     }
-    open_found(&device)
-}
-
-/// Opens the device without a word.
-pub(crate) fn open_silently(name: Option<&str>) -> Result<Context> {
-    open_found(&find(name)?)
-}
-
-fn open_found(device: &Device) -> Result<Context> {
     device.open().with_context(|| format!("cannot use device {}", device.name()))
 }
 

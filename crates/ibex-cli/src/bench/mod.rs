@@ -59,8 +59,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
 fn listen(args: &BenchArgs, address: &str) -> Result<()> {
     let listener = copy::listen(address)?;
     // The first process of a pair has said already what there is to say about the device.
-    let open = if args.once { device::open_silently } else { device::open };
-    let context = open(args.device.as_deref())?;
+    let context = device::open(args.device.as_deref(), args.once)?;
     let address = listener.local_addr().context("the socket has no address")?.to_string();
     let device = context.device().name();
     if args.json {
@@ -84,7 +83,7 @@ fn measure(args: &BenchArgs) -> Result<()> {
             (Some(second), address)
         }
     };
-    let context = device::open(args.device.as_deref())?;
+    let context = device::open(args.device.as_deref(), args.json)?;
     let control = Control::connect(&server)?;
     let progress = |row: &Row| {
         if !args.json && row.errors > 0 {

@@ -123,7 +123,7 @@ fn download(
     progress: &mut Progress,
 ) -> Result<Report> {
     let control = Control::connect(server)?;
-    let attachment = Attachment::new(&device::open(args.device.as_deref())?)?;
+    let attachment = Attachment::new(&device::open(args.device.as_deref(), args.quiet || args.json)?)?;
     let welcome = greet(&control, Wish::Get { path }, &attachment)?;
     let source = welcome.source.as_ref().context("the server did not say what it sends")?;
     let dest = Dest::resolve(&Place::Local(to.to_owned()), ends_with_slash(to), source)?;
@@ -143,7 +143,7 @@ fn upload(
     ensure!(!written.is_empty(), "SRC is empty");
     let source = Source::open(Place::Local(from.to_owned()), source_name(written), || {})?;
     let control = Control::connect(server)?;
-    let attachment = Attachment::new(&device::open(args.device.as_deref())?)?;
+    let attachment = Attachment::new(&device::open(args.device.as_deref(), args.quiet || args.json)?)?;
     let SourceInfo { name, dir } = source.info.clone();
     let wish = Wish::Put { path, name, dir, checksum: args.checksum };
     let welcome = greet(&control, wish, &attachment)?;

@@ -70,7 +70,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     let tree = Tree::open(&args.dir).with_context(|| format!("cannot serve {}", args.dir.display()))?;
     let listener = listen(&args.listen)?;
     let address = listener.local_addr().context("the socket has no address")?;
-    let context = device::open(args.device.as_deref())?;
+    let context = device::open(args.device.as_deref(), args.json)?;
     end_on_signal(args.json)?;
     announce(args, &address, context.device().name())?;
     let server = Arc::new(Server {
