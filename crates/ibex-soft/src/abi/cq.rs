@@ -168,6 +168,7 @@ pub(super) unsafe extern "C" fn poll_cq(cq: *mut ibv_cq, most: c_int, wc: *mut i
             // SAFETY: the manual wants room for `most` entries, and `index` is below that.
             unsafe { to.write(*entry) }
         };
+        nic.polled();
         let count = inside.cq.pop(most, take);
         if count > 0 || most == 0 {
             return Ok(count as c_int);

@@ -26,13 +26,20 @@ pub(super) struct Engine {
     tx: TxBatch,
     /// Queue pairs that got packets in this round.
     dirty: Vec<Arc<Qp>>,
+    /// Queue pairs that were left owing an acknowledgement: to be driven by the next round, whoever's it is.
+    owing: Vec<Arc<Qp>>,
     /// Inline rounds in a row that found nothing.
     empty: u32,
 }
 
 impl Engine {
     pub(super) fn new() -> Engine {
-        Engine { ring: RxRing::new(), tx: TxBatch::new(), dirty: Vec::new(), empty: 0 }
+        Engine { ring: RxRing::new(), tx: TxBatch::new(), dirty: Vec::new(), owing: Vec::new(), empty: 0 }
+    }
+
+    /// Takes a queue pair that is going off the lists.
+    pub(super) fn release(&mut self, num: u32) {
+        self.owing.retain(|qp| qp.num != num);
     }
 }
 
@@ -48,8 +55,7 @@ impl Nic {
                 return;
             }
         };
-        let received = self.round(&mut engine, Scan::Quick);
-        self.inline_rounds.fetch_add(1, Ordering::Relaxed);
+        let received = self.round(&mut engine, Scan::Quick, self.will_look_in());
         if received.packets > 0 {
             engine.empty = 0;
             return;
@@ -69,13 +75,21 @@ impl Nic {
             Err(TryLockError::Poisoned(error)) => error.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        Some(self.round(&mut engine, scan))
+        Some(self.round(&mut engine, scan, false))
     }
 
-    fn round(&self, engine: &mut Engine, scan: Scan) -> Received {
-        let Engine { ring, tx, dirty, .. } = engine;
+    /// Receives once. With `lazy`, acknowledgements may be left for requests that the caller is about to post, or for the
+    /// next round.
+    fn round(&self, engine: &mut Engine, scan: Scan, lazy: bool) -> Received {
+        let Engine { ring, tx, dirty, owing, .. } = engine;
         let mrs = self.regions();
         let qps = self.qps.read().unwrap_or_else(PoisonError::into_inner);
+        for qp in owing.drain(..) {
+            let mut inner = qp.lock();
+            if inner.owes() {
+                qp.drive_with(self, &mrs, &mut inner, tx);
+            }
+        }
         let now = self.now();
         let received = self.wire.recv(ring, scan, BUDGET, |datagram| {
             // What does not parse, or is for nobody, is dropped: IBTA 9.6.1 answers nothing there.
@@ -90,7 +104,12 @@ impl Nic {
         for qp in dirty.drain(..) {
             let mut inner = qp.lock();
             inner.dirty = false;
-            qp.drive_with(self, &mrs, &mut inner, tx);
+            if !lazy {
+                qp.drive_with(self, &mrs, &mut inner, tx);
+            } else if qp.drive_lazily(self, &mrs, &mut inner, tx) {
+                drop(inner);
+                owing.push(qp);
+            }
         }
         tx.flush(&self.wire);
         received

@@ -51,8 +51,8 @@ pub(crate) struct Nic {
     batches: Mutex<Vec<TxBatch>>,
     timers: Mutex<timers::Timers>,
     origin: Instant,
-    /// Rounds that callers drove inline or while blocking.
-    inline_rounds: AtomicU64,
+    /// Times that callers polled or, blocking, were woken: whether it changes tells whether anybody is there.
+    polls: AtomicU64,
     leader: Mutex<()>,
     /// Callers that watch the sockets now: 0 or 1.
     leading: AtomicU32,
@@ -68,6 +68,8 @@ pub(crate) struct Nic {
     blocking: AtomicBool,
     /// Whether the thread has left the sockets to callers.
     aside: AtomicBool,
+    /// Whether the thread is to come back to them at once.
+    recall: AtomicBool,
     stop: AtomicBool,
     /// Whether something in the device went wrong beyond repair.
     failed: AtomicBool,
@@ -127,7 +129,7 @@ impl Nic {
             batches: Mutex::default(),
             timers: Mutex::default(),
             origin: Instant::now(),
-            inline_rounds: AtomicU64::new(0),
+            polls: AtomicU64::new(0),
             leader: Mutex::default(),
             leading: AtomicU32::new(0),
             followers: AtomicU32::new(0),
@@ -136,6 +138,7 @@ impl Nic {
             wakes_at: AtomicU64::new(0),
             blocking: AtomicBool::new(false),
             aside: AtomicBool::new(false),
+            recall: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             contexts: Mutex::default(),
@@ -186,8 +189,16 @@ impl Nic {
     /// no transmission of its is in progress once its lock has been had (fence F2).
     pub(crate) fn detach(&self, num: u32) {
         let gone = self.qps.write().unwrap_or_else(PoisonError::into_inner).remove(&num);
+        // A round may have left it on its list, where it would keep its completion queues in use.
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).release(num);
         if let Some(qp) = gone {
-            qp.reset(&mut qp.lock());
+            let mrs = self.regions();
+            let mut inner = qp.lock();
+            if inner.owes() {
+                // The program may have seen what the peer still waits to have acknowledged.
+                qp.drive(self, &mrs, &mut inner);
+            }
+            qp.reset(&mut inner);
         }
         self.wire.free_qpn(num);
     }
@@ -231,11 +242,18 @@ impl Nic {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
     }
 
+    /// A caller polls a completion queue.
+    #[inline]
+    pub(crate) fn polled(&self) {
+        self.polls.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A completion queue was armed: its user may be about to sleep on the channel's descriptor, without polling or
     /// blocking here any more.
     pub(crate) fn armed(&self) {
         // Whoever sleeps in `wait_event` instead takes the sockets over at once, and the thread finds nothing to do.
-        if self.aside.load(Ordering::Relaxed) && !self.blocking.load(Ordering::Relaxed) {
+        if self.aside.load(Ordering::SeqCst) && !self.blocking.load(Ordering::Relaxed) {
+            self.recall.store(true, Ordering::SeqCst);
             self.kick.add();
         }
     }

@@ -1,9 +1,9 @@
 //! The NIC's thread: drives the device when no caller does.
 //!
 //! Owns the two ways it waits. *Watching*, it sleeps on the sockets and receives what comes. *Aside*, it sleeps for a
-//! millisecond at a time (longer while a caller blocks on the sockets) and only sees whether packets are left lying
-//! or callers have gone quiet, in which case it watches again. It steps aside when it keeps arriving too late for packets
-//! that a polling caller has taken. It sleeps for ever when nothing happens.
+//! millisecond at a time (longer while a caller blocks on the sockets) and only sees whether callers have gone quiet, in
+//! which case it watches again. It steps aside when it is woken for packets while a caller
+//! polls anyway. It sleeps for ever when nothing happens.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -25,10 +25,17 @@ const TICK: Duration = Duration::from_millis(1);
 /// slept longer than [`TICK`].
 const LONG_TICK: Duration = Duration::from_millis(100);
 
-/// Wake-ups in a row that came too late before the thread steps aside, at first and at most: the number doubles each
-/// time stepping aside proved wrong, as it does for a program that polls memory and not the device.
+/// The first look after stepping aside; each later one is twice as far off, up to [`TICK`].
+const FIRST_TICK: Duration = Duration::from_micros(50);
+
+/// Wake-ups in a row, callers having polled between each two, before the thread steps aside, at first and at most. The number
+/// doubles each time that proved wrong, as it does for a program that polls its memory and the device only now and then.
 const PATIENCE: u32 = 3;
-const MOST_PATIENCE: u32 = 64;
+const MOST_PATIENCE: u32 = 4096;
+
+/// Looks that found callers polling after which having stepped aside was right, whenever they stop: a program that polls
+/// its memory for a packet that lies in the socket does not come to the second.
+const PROVEN: u32 = 3;
 
 /// Starts the thread.
 ///
@@ -56,13 +63,17 @@ struct Watcher<'a> {
     housekeeping: Option<Instant>,
     patience: u32,
     late: u32,
+    /// Whether it steps aside because a caller was receiving when it wanted to.
+    busy: bool,
+    /// How often callers had polled at the last wake-up.
+    seen: u64,
 }
 
 impl<'a> Watcher<'a> {
     fn new(nic: &'a Nic) -> Watcher<'a> {
         let [direct, rest] = nic.wire.fds();
         let fds = [watch(nic.kick.raw()), watch(direct), watch(rest)];
-        Watcher { nic, fds, housekeeping: None, patience: PATIENCE, late: 0 }
+        Watcher { nic, fds, housekeeping: None, patience: PATIENCE, late: 0, busy: false, seen: 0 }
     }
 
     fn run(&mut self) {
@@ -79,58 +90,62 @@ impl<'a> Watcher<'a> {
 
     /// Sleeps on the sockets once and receives what came.
     fn watch(&mut self) {
-        let rounds = self.nic.inline_rounds.load(Ordering::Relaxed);
+        let nic = self.nic;
         let woken = self.sleep(None, true);
         self.chores();
         if !woken.sockets {
             return;
         }
-        if self.nic.leading.load(Ordering::SeqCst) > 0 {
+        if nic.leading.load(Ordering::SeqCst) > 0 {
             // A caller was woken by the same packet and is the one to have it.
             self.late = self.patience;
             return;
         }
-        let taken = match self.nic.try_round(Scan::Full) {
-            Some(received) => received.packets == 0,
-            None => {
-                // Whoever receives may have been preempted: to spin here would keep it so.
-                std::thread::yield_now();
-                true
-            }
-        };
-        let callers = self.nic.inline_rounds.load(Ordering::Relaxed) != rounds;
-        self.late = if taken && callers { self.late + 1 } else { 0 };
+        let callers = nic.polls.load(Ordering::Relaxed) != self.seen;
+        self.seen = nic.polls.load(Ordering::Relaxed);
+        self.late = if callers { self.late + 1 } else { 0 };
+        if self.late < self.patience && nic.try_round(Scan::Full).is_none() {
+            // Somebody is at it; to wake again and again for the packets they have not come to would only take the
+            // processor from them.
+            self.late = self.patience;
+            self.busy = true;
+        }
     }
 
     /// Leaves the sockets to callers for as long as they take care of them.
     fn stand_aside(&mut self) {
-        let mut tick = TICK;
-        let mut found = 0;
+        let nic = self.nic;
+        let busy = std::mem::take(&mut self.busy);
+        let mut tick = FIRST_TICK;
+        let mut looks = 0;
         loop {
-            let rounds = self.nic.inline_rounds.load(Ordering::Relaxed);
+            let polls = nic.polls.load(Ordering::Relaxed);
             self.sleep(Some(tick), false);
-            if self.nic.stop.load(Ordering::SeqCst) {
+            if nic.stop.load(Ordering::SeqCst) {
                 return;
             }
             self.chores();
-            if self.nic.leading.load(Ordering::SeqCst) > 0 {
+            if nic.leading.load(Ordering::SeqCst) > 0 {
                 tick = (tick * 2).min(LONG_TICK);
                 continue;
             }
-            tick = TICK;
-            if self.nic.inline_rounds.load(Ordering::Relaxed) == rounds {
-                // Nobody has polled since: take over, and receive what may wait already.
-                self.nic.try_round(Scan::Full);
-                self.patience = PATIENCE.max(self.patience / 2);
-                return;
+            tick = (tick * 2).min(TICK);
+            looks += 1;
+            let recalled = nic.recall.swap(false, Ordering::SeqCst);
+            if !recalled && nic.polls.load(Ordering::Relaxed) != polls {
+                continue;
             }
-            // A packet may have just come; two ticks in a row with packets lying about is no chance.
-            let waiting = self.nic.try_round(Scan::Full).is_some_and(|received| received.packets > 0);
-            found = if waiting { found + 1 } else { 0 };
-            if found == 2 {
+            // Nobody polls any more, unless a caller was pushed from its processor in the middle of it. This round also
+            // sends what callers left owing.
+            if nic.try_round(Scan::Full).is_none() {
+                continue;
+            }
+            if looks > PROVEN {
+                self.patience = PATIENCE;
+            } else if !busy {
                 self.patience = (self.patience * 2).min(MOST_PATIENCE);
-                return;
             }
+            return;
         }
     }
 

@@ -44,6 +44,13 @@ impl Nic {
         }
     }
 
+    /// Whether the thread is going to do a round soon, whatever callers do.
+    pub(super) fn will_look_in(&self) -> bool {
+        self.aside.load(Ordering::Relaxed)
+            && self.leading.load(Ordering::Relaxed) == 0
+            && self.wakes_at.load(Ordering::Relaxed) < self.now() + UNATTENDED_NS
+    }
+
     fn try_lead<T>(&self, events: &EventQueue<T>, deadline: Option<Instant>) -> Option<Result<(), i32>> {
         let leader = match self.leader.try_lock() {
             Ok(leader) => leader,
@@ -79,7 +86,7 @@ impl Nic {
                     // Somebody else has the packets; let them finish.
                     std::thread::yield_now();
                 }
-                self.inline_rounds.fetch_add(1, Ordering::Relaxed);
+                self.polled();
             }
         }
     }

@@ -21,6 +21,10 @@ use crate::mr::MrTable;
 use crate::net::TxBatch;
 use crate::nic::Nic;
 
+/// Packets for one queue pair in one round up to which it looks like a conversation, where an answer is likely to be
+/// posted; more looks like a stream, whose sender should have its acknowledgement.
+const LATENCY_PACKETS: u32 = 2;
+
 impl Qp {
     /// Takes in one packet; [`Qp::drive_with`] must follow, if only after a batch. False if it was not for this queue
     /// pair.
@@ -37,7 +41,22 @@ impl Qp {
         }
         let mut hands = Hands { mrs, pd: self.pd, send: &inner.send, recv: &mut inner.recv };
         inner.proto.handle_packet(now, packet, &mut hands);
+        inner.packets += 1;
         true
+    }
+
+    /// [`Qp::drive_with`] for a caller that polls: if all there is to send is an acknowledgement, leaves it for a request
+    /// that the caller may be about to post. True if it was left; then [`Qp::drive_with`] must follow soon.
+    pub(crate) fn drive_lazily(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch) -> bool {
+        let lazy =
+            inner.proto.owes_only_ack() && inner.packets <= LATENCY_PACKETS && !inner.proto.wants_request();
+        inner.packets = 0;
+        if lazy {
+            self.settle(nic, mrs, inner, None);
+        } else {
+            self.drive_with(nic, mrs, inner, tx);
+        }
+        lazy
     }
 
     /// Carries out what a timer is due for, if it is.
@@ -68,8 +87,16 @@ impl Qp {
 
     /// Drains the transport. The caller flushes `tx`.
     pub(crate) fn drive_with(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch) {
+        inner.packets = 0;
+        self.settle(nic, mrs, inner, Some(tx));
+    }
+
+    /// Drains the transport, its packets only if there is a buffer for them.
+    fn settle(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, mut tx: Option<&mut TxBatch>) {
         loop {
-            self.transmit(nic, mrs, inner, tx);
+            if let Some(tx) = &mut tx {
+                self.transmit(nic, mrs, inner, tx);
+            }
             let overflow = self.complete(inner);
             self.flush_receives(inner);
             while let Some(event) = inner.proto.poll_event() {
@@ -104,6 +131,12 @@ impl Qp {
         let now = nic.now();
         let proto = &mut inner.proto;
         let mut hands = Hands { mrs, pd: self.pd, send: &inner.send, recv: &mut inner.recv };
+        if proto.owes_only_ack() {
+            // A batch's last packet may be shorter than the others: behind a request the acknowledgement costs nothing.
+            tx.push(&nic.wire, peer, |buf| {
+                proto.poll_request(now, &mut hands, buf).map_or(0, |packet| packet.len)
+            });
+        }
         while tx.push(&nic.wire, peer, |buf| {
             proto.poll_transmit(now, &mut hands, buf).map_or(0, |packet| packet.len)
         }) {}

@@ -89,6 +89,8 @@ pub(crate) struct Inner {
     send: SendQueue,
     recv: RecvQueue,
     peer: Option<Peer>,
+    /// Packets taken in since it was driven.
+    packets: u32,
     /// Whether the queue pair is on the list of those to drive at the end of a receive round.
     pub(crate) dirty: bool,
     /// When a timer of the device will look at it; `Nanos::MAX` if none will.
@@ -115,6 +117,7 @@ impl Qp {
             send: SendQueue::new(cap.max_send_wr, cap.max_send_sge, cap.max_inline_data),
             recv: RecvQueue::new(cap.max_recv_wr, cap.max_recv_sge),
             peer: None,
+            packets: 0,
             dirty: false,
             timer: Nanos::MAX,
             timeouts: 0,
@@ -153,6 +156,10 @@ impl Qp {
     ) -> Result<ibv_qp_state, i32> {
         let mrs = nic.regions();
         let mut inner = self.lock();
+        if inner.owes() {
+            // An acknowledgement left for later would be lost with the state.
+            self.drive(nic, &mrs, &mut inner);
+        }
         let from = inner.state();
         let to = transition::check(IBV_QPT_RC, from, attr, mask, &limits.transition())
             .map_err(|_: Refusal| libc::EINVAL)?;
@@ -270,6 +277,11 @@ impl Inner {
             }
         };
         moved.map_err(|_| libc::EINVAL)
+    }
+
+    /// Whether there is something to send.
+    pub(crate) fn owes(&self) -> bool {
+        self.proto.wants_transmit()
     }
 
     /// Whether a packet from `source` may be for this queue pair.
