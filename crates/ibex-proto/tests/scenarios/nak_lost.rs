@@ -71,3 +71,19 @@ fn a_packet_that_is_only_late() {
     assert_eq!(world.ends[A].send_statuses(), [WcStatus::SUCCESS; 6]);
     assert_eq!(world.ends[B].host.written, 48, "each once");
 }
+
+#[test]
+fn a_nak_whose_packet_has_come_is_not_sent() {
+    let mut world = pair(EndConfig::default());
+    let log = log(&mut world);
+    let start = world.ends[B].qp.rq_psn();
+    // Both arrive before anything is answered, the wrong way round.
+    let reth = ibex_wire::Reth { va: va(0), rkey: KEY, len: 4 };
+    for psn in [start + 1, start] {
+        let bytes = craft(B, Opcode::RC_WRITE_ONLY, psn, &[&reth], &[1; 4]);
+        world.net.deliver_at(world.now, B, &bytes);
+    }
+    world.step();
+    let answers: Vec<_> = log.all().iter().map(|seen| (seen.syndrome, seen.psn)).collect();
+    assert_eq!(answers, [(Some(Syndrome::ACK), start)]);
+}

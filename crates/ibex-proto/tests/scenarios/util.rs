@@ -127,15 +127,8 @@ pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * 31 + at / 256 * 7) as u8).collect()
 }
 
-/// Makes a packet to endpoint `to` and delivers it at once.
-pub(crate) fn inject(
-    world: &mut World,
-    to: usize,
-    opcode: Opcode,
-    psn: Psn,
-    headers: &[&dyn Emit],
-    payload: &[u8],
-) {
+/// Makes a packet to endpoint `to`.
+pub(crate) fn craft(to: usize, opcode: Opcode, psn: Psn, headers: &[&dyn Emit], payload: &[u8]) -> Vec<u8> {
     let pad = padding(payload.len());
     let bth = Bth { ack_req: true, pad: pad as u8, ..Bth::new(opcode, qpn(to), psn) };
     let mut bytes = vec![0; opcode.header_len()];
@@ -147,6 +140,19 @@ pub(crate) fn inject(
     assert_eq!(at, bytes.len(), "the headers this opcode has");
     bytes.extend(payload);
     bytes.extend(vec![0; pad]);
+    bytes
+}
+
+/// Makes a packet to endpoint `to` and delivers it at once.
+pub(crate) fn inject(
+    world: &mut World,
+    to: usize,
+    opcode: Opcode,
+    psn: Psn,
+    headers: &[&dyn Emit],
+    payload: &[u8],
+) {
+    let bytes = craft(to, opcode, psn, headers, payload);
     world.net.deliver_at(world.now, to, &bytes);
     world.step();
 }
