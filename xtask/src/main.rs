@@ -7,6 +7,7 @@ mod bench_check;
 mod ci;
 mod copy_test;
 mod dropin;
+mod fuzz;
 mod interop;
 mod sim;
 mod util;
@@ -36,6 +37,8 @@ enum Task {
     CopyTest(copy_test::Args),
     /// Holds the figures of `ibex bench --quick` against the project's limits.
     BenchCheck(bench_check::Args),
+    /// The fuzz targets, for a while.
+    Fuzz(fuzz::Args),
     /// Random connections over a simulated, faulty network.
     Sim(sim::Args),
     /// The conformance suite on the kernel's rxe device, in a virtual machine.
@@ -51,6 +54,7 @@ fn main() -> anyhow::Result<()> {
         Task::Interop(args) => interop::run(&args),
         Task::CopyTest(args) => copy_test::run(&args),
         Task::BenchCheck(args) => bench_check::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Sim(args) => sim::run(&args),
         Task::Vm(args) => vm::run(args),
     }
