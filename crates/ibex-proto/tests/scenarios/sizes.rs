@@ -65,6 +65,7 @@ fn segments_of_a_message() {
 #[test]
 fn solicited_events_travel_with_the_message() {
     let mut world = pair(EndConfig::default());
+    let log = log(&mut world);
     for solicited in [true, false] {
         for (op, len) in [
             (SendOp::Send { imm: None, inv: None }, 600),
@@ -79,6 +80,7 @@ fn solicited_events_travel_with_the_message() {
     world.run(SOON);
     let solicited: Vec<bool> = world.ends[B].recvs().iter().map(|done| done.solicited).collect();
     assert_eq!(solicited, [true, true, true, false, false, false]);
+    assert_eq!(log.count(|seen| seen.solicited), 3, "only last packets ask for the event");
     assert!(world.ends[B].recvs().iter().all(|done| done.src_qpn == world.ends[A].qp.local_qpn()));
 }
 

@@ -37,6 +37,7 @@ pub(crate) struct Seen {
     pub(crate) opcode: Opcode,
     pub(crate) psn: Psn,
     pub(crate) ack_req: bool,
+    pub(crate) solicited: bool,
     pub(crate) syndrome: Option<Syndrome>,
     pub(crate) len: usize,
 }
@@ -75,6 +76,7 @@ pub(crate) fn watch(world: &mut World, mut decide: impl FnMut(&Seen) -> Fate + '
             opcode: bth.opcode,
             psn: bth.psn,
             ack_req: bth.ack_req,
+            solicited: bth.solicited,
             syndrome: sighting.packet.aeth().map(|aeth| aeth.syndrome),
             len: sighting.packet.payload().len(),
         };
