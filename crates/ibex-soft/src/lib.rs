@@ -1,4 +1,42 @@
-//! The software RDMA device behind the C ABI of libibverbs.
+//! The software RDMA device: a RoCEv2 NIC in Rust, behind the C ABI of libibverbs.
+//!
+//! Owns the device `ibex0`: protection domains, memory regions, completion queues and channels, reliable queue pairs, their
+//! events, and the wire on which they travel. The protocol is `ibex-proto`'s, packet formats `ibex-wire`'s, the C types
+//! `ibex-sys`'s. What the device does not have it refuses (`EOPNOTSUPP`), and reports as absent.
+//!
+//! ```text
+//!  abi      C functions, structures and return conventions            unsafe: pointers of the program's
+//!   │
+//!  qp  cq  mr  event  device      the objects' rules                  memory   unsafe: the program's memory
+//!   │
+//!  nic      who drives: callers, the thread, timers, fork             os       unsafe: a few system calls
+//!   │
+//!  net      RoCEv2 over UDP, many processes on one address
+//! ```
+//!
+//! # Life of a SEND
+//! `ibv_post_send` translates the request ([`abi`]), takes the queue pair's lock, enters it into the send queue and has the
+//! transport make packets, each gathered from the program's memory straight into the transmit buffer, which leaves in
+//! batches. At the peer whoever receives (a polling caller, a blocked one, or the thread) hands the packet to
+//! the queue pair, whose payload goes from the receive buffer straight to the program's memory; a completion enters the
+//! ring, and an event the channel if it was armed. The acknowledgement comes back the same way. No step allocates.
+//!
+//! # Locks
+//! In this order: table of regions (read) → table of queue pairs (read) → queue pair → completion queue → event queue. A
+//! thread takes each table at most once. The engine's lock, tried and never waited for, comes before all of them; the
+//! pool of buffers and the timers are leaves. The program is never called back, and nothing blocks, under any of them.
+//!
+//! # Unsafe code
+//! Only in `abi/*` (what C programs pass), `memory.rs` (memory they registered), `os.rs` and a file of `net` (system calls).
+//! Each says what it relies on.
+//!
+//! # Environment
+//! | variable | meaning |
+//! |---|---|
+//! | `IBEX_SOFT_ADDR`, `IBEX_SOFT_NETDEV` | where the device stands; the default, 127.0.0.1, is reachable from this host only |
+//! | `IBEX_SOFT_STATS` | if set, the link's counters go to stderr when the device is closed |
+//!
+//! More, for the link, in `net/config.rs`.
 
 pub mod abi;
 mod cq;

@@ -135,8 +135,9 @@ pub(crate) fn populate(addr: usize, len: usize, write: bool) -> io::Result<()> {
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
             Some(libc::EINTR | libc::EAGAIN) => {}
-            // Kernels before 5.14 do not know the advice, and mappings of devices refuse it: settle for "is mapped".
-            Some(libc::EINVAL) => return is_mapped(start, end - start, page),
+            // Not writable; or a kernel before 5.14, which does not know the advice; or a mapping of a device, which
+            // refuses it. The last two are not prefaulted.
+            Some(libc::EINVAL) => return is_mapped(start, end, write),
             // madvise says ENOMEM for a hole in the range; a device that cannot pin says EFAULT.
             Some(libc::ENOMEM | libc::EFAULT) => return Err(io::Error::from_raw_os_error(libc::EFAULT)),
             _ => return Err(error),
@@ -144,19 +145,31 @@ pub(crate) fn populate(addr: usize, len: usize, write: bool) -> io::Result<()> {
     }
 }
 
-fn is_mapped(start: usize, len: usize, page: usize) -> io::Result<()> {
-    // One byte of answer per page; a megabyte of answers covers 4 GiB a call.
-    let mut answer = vec![0u8; (len / page).min(1 << 20)];
-    let mut at = start;
-    while at < start + len {
-        let part = (start + len - at).min(answer.len() * page);
-        // SAFETY: mincore writes one byte per page of `part` into `answer`, which holds that many; it reads no memory.
-        if unsafe { libc::mincore(at as *mut libc::c_void, part, answer.as_mut_ptr()) } != 0 {
-            return Err(io::Error::from_raw_os_error(libc::EFAULT));
+/// Whether `[start, end)` is mapped with the rights needed, from what the kernel lists (`proc_pid_maps(5)`).
+fn is_mapped(start: usize, end: usize, write: bool) -> io::Result<()> {
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let mut covered = start;
+    for line in maps.lines() {
+        let Some((from, to, rights)) = mapping(line) else { continue };
+        if from <= covered && covered < to {
+            let rights = rights.as_bytes();
+            if rights.first() != Some(&b'r') || write && rights.get(1) != Some(&b'w') {
+                break;
+            }
+            covered = to;
         }
-        at += part;
+        if covered >= end {
+            return Ok(());
+        }
     }
-    Ok(())
+    Err(io::Error::from_raw_os_error(libc::EFAULT))
+}
+
+/// Start, end and rights of one line of the list, such as `55d0c000-55d0d000 rw-p …`.
+fn mapping(line: &str) -> Option<(usize, usize, &str)> {
+    let (range, rest) = line.split_once(' ')?;
+    let (from, to) = range.split_once('-')?;
+    Some((usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?, rest))
 }
 
 /// The size of a page of memory, in bytes.
@@ -346,5 +359,11 @@ mod tests {
         let error = populate(8192, 4096, false).expect_err("low memory is never mapped");
         assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
         assert!(populate(usize::MAX - 10, 100, false).is_err());
+        let start = bytes.as_ptr() as usize;
+        assert!(is_mapped(start, start + bytes.len(), true).is_ok());
+        assert!(is_mapped(4096, start + bytes.len(), false).is_err());
+        let code = (populate as fn(usize, usize, bool) -> io::Result<()>) as usize;
+        assert!(populate(code, 1, false).is_ok());
+        assert_eq!(populate(code, 1, true).unwrap_err().raw_os_error(), Some(libc::EFAULT));
     }
 }

@@ -104,9 +104,9 @@ fn inline_data_is_copied_when_posted() {
     pair.bm.check(0..128, 4, 0);
     pair.a.send.success();
 
+    sges[0].length = 101;
     let mut too_long = wr(IBV_WR_SEND, 2, &mut sges);
     too_long.send_flags |= IBV_SEND_INLINE.0;
-    sges[0].length = 101;
     assert_eq!(pair.a.try_post(&mut too_long), libc::EINVAL);
 }
 

@@ -3,7 +3,6 @@
 //! Owns one bounded round, and how callers that poll take part. Whoever holds the engine's lock is the only receiver,
 //! so packets of one queue pair are handled in order.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, TryLockError};
 
 use ibex_wire::Packet;
@@ -17,8 +16,8 @@ const BUDGET: usize = 64;
 
 /// Empty polls in a row after which a spinning caller is taken for idle and begins to yield, and how often it then does:
 /// a peer that shares the processor has to get its turn.
-const IDLE_POLLS: u32 = 64;
-const YIELD_EVERY: u32 = 16;
+const IDLE_POLLS: u32 = 16;
+const YIELD_EVERY: u32 = 8;
 
 /// The receiving state.
 pub(super) struct Engine {

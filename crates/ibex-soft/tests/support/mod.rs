@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use ibex_sys::*;
 
 /// One call of a verb.
-
 macro_rules! c {
     ($call:expr) => {{
         // SAFETY: the test's objects are alive, and its buffers outlive every operation.
@@ -128,8 +127,9 @@ impl Mr {
 
     pub(crate) fn byte(&self, offset: usize) -> &AtomicU8 {
         assert!(offset < self.len);
+        let byte = self.memory.as_ptr().cast_mut().wrapping_byte_add(offset).cast::<u8>();
         // SAFETY: inside the memory by the check, which is never freed; bytes of atomics may be accessed as atomics.
-        unsafe { AtomicU8::from_ptr(self.memory.as_ptr().cast_mut().cast::<u8>().add(offset)) }
+        unsafe { AtomicU8::from_ptr(byte) }
     }
 
     pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
