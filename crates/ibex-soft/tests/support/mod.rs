@@ -28,6 +28,7 @@ macro_rules! c {
     }};
 }
 
+#[allow(unused_imports, reason = "each test binary uses a part")]
 pub(crate) use c;
 
 /// The table under test.
