@@ -86,7 +86,7 @@ fn pingpong(options: &str, size: u64, iters: u64) -> Case {
     case("ibv_rc_pingpong", &text, Check::Pingpong { size, iters })
 }
 
-/// perftest with messages of one size. Extended posting is perftest's default; the device has the classic calls.
+/// perftest with messages of one size, posted by the classic calls.
 fn perf(program: &'static str, options: &str, size: u64, iters: u64) -> Case {
     // Atomics have one size and no option for it.
     let size_option = if program.starts_with("ib_atomic") { String::new() } else { format!(" -s {size}") };
@@ -171,8 +171,29 @@ fn loopback() -> Vec<Case> {
         }
     }
     list.push(perf("ib_atomic_bw", "-b -q 4", 8, 1000));
+    list.extend(shapes());
     list.extend(misuse());
     list
+}
+
+/// Other shapes of the same traffic: inline data, lists of requests, queues of one entry, small MTU, many queue pairs, a
+/// run by time, and perftest without a hint, which falls back to the classic calls by itself.
+fn shapes() -> Vec<Case> {
+    vec![
+        perf("ib_send_lat", "-I 64", 64, 500),
+        perf("ib_write_lat", "-I 64", 64, 500),
+        perf("ib_write_bw", "-l 16", 4096, 512),
+        perf("ib_send_bw", "-l 16 --recv_post_list=16", 4096, 512),
+        perf("ib_write_bw", "-Q 1", 4096, 500),
+        perf("ib_send_bw", "-t 1 -r 2", 65_536, 300),
+        perf("ib_send_bw", "-m 256", 65_536, 300),
+        perf("ib_read_bw", "-m 256", 65_536, 300),
+        perf("ib_write_bw", "-q 64", 4096, 64),
+        perf("ib_write_bw", "--mr_per_qp --perform_warm_up -q 2", 65_536, 200),
+        perf("ib_write_bw", "--reversed", 65_536, 200),
+        case("ib_write_bw", "-x 1 -s 65536 -D 2", Check::Table { sizes: vec![65_536], iters: 1 }),
+        case("ib_send_lat", "-s 64 -n 500", Check::Table { sizes: vec![64], iters: 500 }),
+    ]
 }
 
 /// Programs used wrongly, and peers that vanish.
@@ -188,6 +209,8 @@ fn misuse() -> Vec<Case> {
             Check::Refuses(&["Couldn't create CQ", "Couldn't create QP"]),
         ),
         case("ibv_rc_pingpong", "-N", Check::Refuses(&["Couldn't create QP"])),
+        case("ib_write_bw", "-i 3", Check::Refuses(&["Unable to query port 3"])),
+        case("ib_send_bw", "-R", Check::Refuses(&["rdma_create_event_channel failed"])).quick(),
     ];
     for program in BANDWIDTH {
         let options = "--use_old_post_send -x 1 -s 65536 -D 60";

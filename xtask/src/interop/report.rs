@@ -79,8 +79,8 @@ fn render(rows: &[Row], versions: &str) -> String {
          - *ibex* is the software device behind the drop-in libraries of `cargo xtask dropin`.\n\
          - *rxe* is the Linux kernel's own software device with the system's libraries, in the virtual machine of\n  \
            `cargo xtask vm`; the two ends are joined by a veth pair, and *loss* drops packets in both directions.\n\
-         - A link names the client first. perftest's default, the extended posting calls, is not served yet: hence\n  \
-           `--use_old_post_send`.\n\n",
+         - A link names the client first. perftest posts by the extended calls where a device has them, and falls back\n  \
+           to the classic ones; `--use_old_post_send` asks for these.\n\n",
     );
     let _ = writeln!(text, "Versions: {versions}.\n\n| program | client → server | result |\n|---|---|---|");
     for row in rows {
