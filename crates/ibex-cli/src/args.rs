@@ -89,8 +89,9 @@ its answer has left. Bandwidth: every message of a round has its own destination
 them when the round's clock has stopped. Atomics: each returned value and the final one. A message that differs, is missing
 or failed counts as an error; with any error the exit status is 1.
 
-With --wait spin, write_lat polls the target memory for the last bytes of the message; with --wait block it is a
-WRITE with immediate, since memory cannot be slept on.")]
+With --wait spin each side keeps to a core of its own, and write_lat polls the target memory for the last bytes of the message; with --wait block it is a
+WRITE with immediate, since memory cannot be slept on. A spinning peer polls its queue while it is READ from or
+written to, which drives a software device; a sleeping one does nothing.")]
 pub(crate) struct BenchArgs {
     /// HOST[:PORT] of a peer that runs `ibex bench --listen`; a second process on this host is started without it
     #[arg(value_name = "SERVER", conflicts_with = "listen")]

@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ibex::{Context, RemoteHandle, SharedRegion};
+use rustix::thread::CpuSet;
 
 use super::bandwidth::{SendSink, WriteSink};
+use super::cores::{self, Side};
 use super::latency::{self, SendPingPong, WritePingPong};
 use super::message::{Answer, Ask, Test, VERSION};
 use super::patience::LIMIT;
 use super::plan::{ATOMIC, Op};
 use super::reference::{Listening, PingPong, Protocol, recv_round};
 use super::session::{Idle, Link, Session};
+use crate::args::Wait;
 use crate::control::Control;
 use crate::output;
 
@@ -25,11 +28,13 @@ const IDLE: Duration = Duration::from_secs(120);
 const UNWANTED: Duration = Duration::from_secs(20);
 /// Larger messages are not measured; bounds what a peer can make this side allocate.
 const LARGEST: usize = 16 << 20;
+/// Polls between two looks for a message of the asking side.
+const POLLS: u32 = 32;
 /// Longest round a peer may ask for.
 const MOST: u64 = 1024;
 
 /// Accepts asking sides one after another.
-pub(crate) fn serve(listener: &TcpListener, context: &Context, once: bool) -> Result<()> {
+pub(crate) fn serve(listener: &TcpListener, context: &Context, once: bool, cores: &CpuSet) -> Result<()> {
     if once {
         listener.set_nonblocking(true)?;
     }
@@ -46,7 +51,7 @@ pub(crate) fn serve(listener: &TcpListener, context: &Context, once: bool) -> Re
         };
         stream.set_nonblocking(false)?;
         let result = Control::accept(stream, from).and_then(|control| {
-            let result = session(&control, context);
+            let result = session(&control, context, cores);
             if let Err(error) = &result {
                 let _ = control.send(&Answer::Failed(output::one_line(error)));
             }
@@ -62,12 +67,13 @@ pub(crate) fn serve(listener: &TcpListener, context: &Context, once: bool) -> Re
 }
 
 /// One benchmark, from the greeting to the end of the connection.
-fn session(control: &Control, context: &Context) -> Result<()> {
+fn session(control: &Control, context: &Context, cores: &CpuSet) -> Result<()> {
     let Ask::Hello { version, wait, seed, largest } = control.expect(LIMIT)? else {
         bail!("no greeting came")
     };
     ensure!(version == VERSION, "this side speaks version {VERSION} and not {version}");
     ensure!((1..=LARGEST).contains(&largest), "messages of {largest} bytes are not measured");
+    cores::settle(Side::Answering, wait, cores);
     let (local, peer) = (control.local_addr()?.ip(), control.peer_addr()?.ip());
     let listening = Listening::bind(local)?;
     let (udp, tcp) = listening.ports()?;
@@ -100,7 +106,7 @@ fn run(session: &Session<'_>, test: &Test) -> Result<()> {
         Op::SendLat => {
             let link = connect(session, test, SendPingPong::queue_pair(session)?, None)?;
             let mut side = SendPingPong::new(session, &link, bytes)?;
-            follow(session, |first, count| {
+            follow(session, None, |first, count| {
                 going(session)?;
                 side.answer(first, count)
             })
@@ -110,7 +116,7 @@ fn run(session: &Session<'_>, test: &Test) -> Result<()> {
             let link = connect(session, test, WritePingPong::queue_pair(session)?, Some(handle))?;
             let peer = test.region.context("no memory was named to answer into")?;
             let mut side = WritePingPong::new(session, &link, bytes, &region, peer)?;
-            follow(session, |first, count| {
+            follow(session, None, |first, count| {
                 side.arm_both(first)?;
                 going(session)?;
                 side.answer(first, count)
@@ -118,19 +124,19 @@ fn run(session: &Session<'_>, test: &Test) -> Result<()> {
         }
         Op::ReadLat | Op::ReadBw => {
             let (_region, handle) = latency::readable(session)?;
-            let _link = connect(session, test, session.queue_pair(1, 1)?, Some(handle))?;
+            let link = connect(session, test, session.queue_pair(1, 1)?, Some(handle))?;
             // The device answers; this program has no part in it.
-            follow(session, |_, _| going(session).map(|()| 0))
+            follow(session, Some(&link), |_, _| going(session).map(|()| 0))
         }
         Op::AtomicLat => {
             let (region, handle) = latency::counter(session)?;
-            let _link = connect(session, test, session.queue_pair(1, 1)?, Some(handle))?;
-            follow_atomics(session, &region)
+            let link = connect(session, test, session.queue_pair(1, 1)?, Some(handle))?;
+            follow_atomics(session, &link, &region)
         }
         Op::SendBw => {
             let link = connect(session, test, SendSink::queue_pair(session, bytes)?, None)?;
             let mut side = SendSink::new(session, &link, bytes)?;
-            follow(session, |first, count| {
+            follow(session, None, |first, count| {
                 side.ready(first, count)?;
                 going(session)?;
                 side.take()?;
@@ -139,10 +145,10 @@ fn run(session: &Session<'_>, test: &Test) -> Result<()> {
         }
         Op::WriteBw => {
             let (mut side, handle) = WriteSink::new(session, bytes)?;
-            let _link = connect(session, test, session.queue_pair(1, 1)?, Some(handle))?;
+            let link = connect(session, test, session.queue_pair(1, 1)?, Some(handle))?;
             // Compared when the asking side says that everything has been written.
             loop {
-                match session.control.expect(IDLE)? {
+                match attend(session, Some(&link))? {
                     Ask::Go { first, count } => {
                         ensure!(count <= MOST, "a round of {count} messages is too long");
                         side.ready(first, count)?;
@@ -157,7 +163,7 @@ fn run(session: &Session<'_>, test: &Test) -> Result<()> {
         Op::UdpLat | Op::TcpLat => {
             session.control.send(&Answer::Ready { endpoint: None, region: None })?;
             let side = PingPong::new(session, protocol(test.op), bytes);
-            follow(session, |first, count| {
+            follow(session, None, |first, count| {
                 going(session)?;
                 side.answer(first, count)
             })
@@ -165,7 +171,7 @@ fn run(session: &Session<'_>, test: &Test) -> Result<()> {
         Op::TcpBw => {
             session.control.send(&Answer::Ready { endpoint: None, region: None })?;
             let mut buffer = Vec::new();
-            follow(session, |first, count| {
+            follow(session, None, |first, count| {
                 ensure!(count <= MOST, "a round of {count} messages is too long");
                 buffer.resize(count as usize * bytes, 0);
                 going(session)?;
@@ -197,12 +203,33 @@ fn going(session: &Session<'_>) -> Result<()> {
     session.control.send(&Answer::Going)
 }
 
+/// The next message of the asking side. A side that spins polls its queue meanwhile, which drives a software device; what
+/// sleeps leaves that to the device's own thread. A NIC needs neither.
+fn attend(session: &Session<'_>, link: Option<&Link>) -> Result<Ask> {
+    let Some(link) = link.filter(|_| session.wait == Wait::Spin) else { return session.control.expect(IDLE) };
+    let begin = Instant::now();
+    loop {
+        for _ in 0..POLLS {
+            link.cq.poll()?;
+            std::hint::spin_loop();
+        }
+        if let Some(ask) = session.control.recv(Duration::ZERO)? {
+            return Ok(ask);
+        }
+        ensure!(begin.elapsed() < IDLE, "{} has gone quiet", session.control.peer());
+    }
+}
+
 /// Follows the asking side through a measurement: at each `Go` runs `part`, which says how many messages were wrong, and
-/// reports that when asked.
-fn follow(session: &Session<'_>, mut part: impl FnMut(u64, u64) -> Result<u64>) -> Result<()> {
+/// reports that when asked. `passive` is the queue pair whose device does all the work.
+fn follow(
+    session: &Session<'_>,
+    passive: Option<&Link>,
+    mut part: impl FnMut(u64, u64) -> Result<u64>,
+) -> Result<()> {
     let mut errors = 0;
     loop {
-        match session.control.expect(IDLE)? {
+        match attend(session, passive)? {
             Ask::Go { first, count } => errors += part(first, count)?,
             Ask::Check => session.control.send(&Answer::Checked { errors: std::mem::take(&mut errors) })?,
             Ask::Done => return Ok(()),
@@ -212,11 +239,11 @@ fn follow(session: &Session<'_>, mut part: impl FnMut(u64, u64) -> Result<u64>) 
 }
 
 /// The same for atomics, whose result lies in memory: the final value says whether all of them happened once.
-fn follow_atomics(session: &Session<'_>, region: &SharedRegion) -> Result<()> {
+fn follow_atomics(session: &Session<'_>, link: &Link, region: &SharedRegion) -> Result<()> {
     debug_assert_eq!(region.len(), ATOMIC);
     let mut total = 0;
     loop {
-        match session.control.expect(IDLE)? {
+        match attend(session, Some(link))? {
             Ask::Go { count, .. } => {
                 total += count;
                 going(session)?;

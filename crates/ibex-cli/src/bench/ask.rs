@@ -29,7 +29,7 @@ pub(crate) fn run(
     context: &Context,
     wait: Wait,
     plan: &Plan,
-    mut each: impl FnMut(&Row),
+    mut begins: impl FnMut(Op, usize),
 ) -> Result<Vec<Row>> {
     let largest = plan.largest();
     // Another run has other payloads.
@@ -43,10 +43,10 @@ pub(crate) fn run(
     let session = Session::new(context, control, sockets, wait, (seed, seed + 1), largest)?;
     let mut rows = Vec::new();
     for (index, (op, bytes)) in plan.tests.iter().copied().enumerate() {
+        begins(op, bytes);
         let budget = plan.budget(plan.tests.len() - index);
         let test = Measurement { session: &session, op, bytes, budget, iters: plan.iters };
         let row = test.run().with_context(|| format!("{} at {bytes} bytes", op.name()))?;
-        each(&row);
         rows.push(row);
     }
     control.send(&Ask::End)?;
@@ -188,27 +188,40 @@ impl Measurement<'_> {
         }
     }
 
-    /// Warms up, then measures one message after another.
+    /// Warms up, then measures one message after another: all at once if their number is given, else in growing portions
+    /// until the time is over.
     fn latency(
         &self,
         mut part: impl FnMut(u64, u64, &mut Tally) -> Result<()>,
         prepare: impl Fn(u64) -> Result<()>,
     ) -> Result<Row> {
-        let first = latency::warm_up(self.bytes);
-        let mut warm_up = Tally::new()?;
         let begin = Instant::now();
-        prepare(0)?;
-        self.go(0, first)?;
-        part(0, first, &mut warm_up)?;
-        let spent = begin.elapsed();
-        let iters = match self.iters {
-            Some(iters) => iters,
-            None => latency::fitting(self.budget.saturating_sub(spent), (first, spent)),
+        let mut next = 0;
+        let mut portion = |count: u64, tally: &mut Tally| {
+            let first = next;
+            next += count;
+            prepare(first)?;
+            self.go(first, count)?;
+            part(first, count, tally)
         };
+        let mut warm_up = Tally::new()?;
+        portion(latency::warm_up(self.bytes), &mut warm_up)?;
         let mut tally = Tally::new()?;
-        prepare(first)?;
-        self.go(first, iters)?;
-        part(first, iters, &mut tally)?;
+        match self.iters {
+            Some(iters) => portion(iters, &mut tally)?,
+            None => {
+                let mut count = latency::warm_up(self.bytes);
+                loop {
+                    let start = Instant::now();
+                    portion(count, &mut tally)?;
+                    let left = self.budget.saturating_sub(begin.elapsed());
+                    if left.is_zero() {
+                        break;
+                    }
+                    count = latency::fitting(left, (count, start.elapsed())).min(2 * count);
+                }
+            }
+        }
         tally.errors += warm_up.errors + self.found_wrong()?;
         Ok(tally.row(self.op, self.bytes))
     }

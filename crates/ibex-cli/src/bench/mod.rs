@@ -5,11 +5,12 @@
 //! - `plan`: what is measured; `ask` and `answer`: the two sides; `message`: what they say to each other
 //! - `latency`, `bandwidth`: over the device; `reference`: over sockets
 //! - `session`: device, patterns and queue pairs of a run; `pattern`: payloads; `patience`: waits that end; `stats`: rows
-//! - `second`: the second process
+//! - `second`: the second process; `cores`: where both run
 
 mod answer;
 mod ask;
 mod bandwidth;
+mod cores;
 mod latency;
 mod message;
 mod patience;
@@ -20,14 +21,19 @@ mod second;
 mod session;
 mod stats;
 
+use std::io::IsTerminal;
+
 use anyhow::{Context as _, Result, ensure};
+use ibex::AtomicCap;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::args::{BenchArgs, DEFAULT_PORT, Wait};
 use crate::control::Control;
 use crate::output::{self, Align, Table};
 use crate::{copy, device};
-use plan::Plan;
+use cores::Side;
+use plan::{Op, Plan};
 use second::Second;
 use stats::Row;
 
@@ -58,6 +64,11 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
 
 fn listen(args: &BenchArgs, address: &str) -> Result<()> {
     let listener = copy::listen(address)?;
+    // What the device starts of its own shall be where this side is.
+    let cores = cores::allowed();
+    if args.once {
+        cores::settle(Side::Answering, args.wait, &cores);
+    }
     // The first process of a pair has said already what there is to say about the device.
     let context = device::open(args.device.as_deref(), args.once)?;
     let address = listener.local_addr().context("the socket has no address")?.to_string();
@@ -69,28 +80,36 @@ fn listen(args: &BenchArgs, address: &str) -> Result<()> {
             "waiting on {address} with device {device}; end with Ctrl-C\nmeasure from elsewhere:  ibex bench {address}\n"
         ))?;
     }
-    answer::serve(&listener, &context, args.once)
+    answer::serve(&listener, &context, args.once, &cores)
 }
 
 fn measure(args: &BenchArgs) -> Result<()> {
-    let plan = Plan::new(args)?;
+    let mut plan = Plan::new(args)?;
     ensure!(!plan.tests.is_empty(), "nothing to measure: no chosen operation exists at a chosen size");
     let (second, server) = match &args.server {
         Some(server) => (None, with_port(server)),
         None => {
-            let mut second = Second::start(args.device.as_deref())?;
+            let mut second = Second::start(args.device.as_deref(), args.wait)?;
             let address = second.address()?;
             (Some(second), address)
         }
     };
+    cores::settle(Side::Asking, args.wait, &cores::allowed());
     let context = device::open(args.device.as_deref(), args.json)?;
+    if context.query_device()?.atomic_cap == AtomicCap::None && plan.remove(Op::AtomicLat) && !args.json {
+        output::say(&format!(
+            "ibex: device {} has no atomics; atomic_lat is left out",
+            context.device().name()
+        ));
+    }
     let control = Control::connect(&server)?;
-    let progress = |row: &Row| {
-        if !args.json && row.errors > 0 {
-            output::say(&format!("ibex: {} at {} bytes: {} errors", row.op.name(), row.bytes, row.errors));
-        }
-    };
-    let rows = ask::run(&control, &context, args.wait, &plan, progress)?;
+    let bar = progress(!args.json, plan.tests.len() as u64);
+    let rows = ask::run(&control, &context, args.wait, &plan, |op, bytes| {
+        bar.set_message(format!("{} {}", op.name(), output::bytes(bytes as u64)));
+        bar.inc(1);
+    });
+    bar.finish_and_clear();
+    let rows = rows?;
     drop(control);
     if let Some(second) = second {
         second.finish()?;
@@ -104,6 +123,17 @@ fn measure(args: &BenchArgs) -> Result<()> {
     let errors: u64 = rows.iter().map(|row| row.errors).sum();
     ensure!(errors == 0, "{errors} messages were lost or wrong");
     Ok(())
+}
+
+/// What is being measured, on a terminal.
+fn progress(visible: bool, tests: u64) -> ProgressBar {
+    let visible = visible && std::io::stderr().is_terminal();
+    let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(tests), target);
+    bar.set_style(
+        ProgressStyle::with_template("{pos}/{len}  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar
 }
 
 /// `HOST` or `HOST:PORT`.
@@ -145,9 +175,30 @@ fn table(device: &str, wait: Wait, rows: &[Row]) -> String {
     };
     format!(
         "device {device}, two processes, both sides {mode}, every payload verified\n\
-         send_lat, write_lat, udp_lat, tcp_lat: half the round trip; read_lat, atomic_lat: the whole operation\n\n{}",
-        table.render()
+         send_lat, write_lat, udp_lat, tcp_lat: half the round trip; read_lat, atomic_lat: the whole operation\n\n{}{}",
+        table.render(),
+        comparison(rows)
     )
+}
+
+/// The figures most asked for, beside their reference.
+fn comparison(rows: &[Row]) -> String {
+    let find = |op: Op, bytes: u64| rows.iter().find(|row| row.op == op && row.bytes == bytes);
+    let mut text = String::new();
+    if let (Some(send), Some(udp)) = (find(Op::SendLat, 64), find(Op::UdpLat, 64)) {
+        let ratio = send.p50_ns as f64 / udp.p50_ns.max(1) as f64;
+        let (send, udp) = (output::nanos(send.p50_ns), output::nanos(udp.p50_ns));
+        text.push_str(&format!("\nSEND of 64 B {send}, UDP {udp}: {} times", output::digits(ratio)));
+    }
+    if let (Some(write), Some(tcp)) = (find(Op::WriteBw, 1 << 20), find(Op::TcpBw, 1 << 20)) {
+        let ratio = output::digits(write.gbytes_per_s / tcp.gbytes_per_s.max(f64::MIN_POSITIVE));
+        let (write, tcp) = (output::digits(write.gbytes_per_s), output::digits(tcp.gbytes_per_s));
+        text.push_str(&format!("\nWRITE of 1 MiB {write} GB/s, TCP {tcp} GB/s: {ratio} times"));
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text
 }
 
 #[cfg(test)]

@@ -131,6 +131,13 @@ impl Plan {
         Ok(Self { tests, iters: args.iters, quick_until })
     }
 
+    /// Leaves out what a device cannot do; whether it was there.
+    pub(crate) fn remove(&mut self, op: Op) -> bool {
+        let before = self.tests.len();
+        self.tests.retain(|(test, _)| *test != op);
+        self.tests.len() < before
+    }
+
     /// The largest message.
     pub(crate) fn largest(&self) -> usize {
         self.tests.iter().map(|(_, size)| *size).max().unwrap_or(ATOMIC)

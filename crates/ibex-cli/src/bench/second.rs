@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::args::Wait;
+
 /// Starting takes far less; opening a device may take a moment.
 const START: Duration = Duration::from_secs(10);
 /// Once it is no longer needed it ends at once.
@@ -27,11 +29,12 @@ struct Line {
 }
 
 impl Second {
-    /// Starts it with the same device.
-    pub(crate) fn start(device: Option<&str>) -> Result<Self> {
+    /// Starts it with the same device, to wait the same way.
+    pub(crate) fn start(device: Option<&str>, wait: Wait) -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program to start it again")?;
         let mut command = Command::new(program);
         command.args(["bench", "--listen", "127.0.0.1:0", "--once", "--json"]);
+        command.args(["--wait", if wait == Wait::Spin { "spin" } else { "block" }]);
         if let Some(device) = device {
             command.args(["--device", device]);
         }

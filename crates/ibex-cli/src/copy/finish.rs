@@ -4,12 +4,12 @@
 //! work. What the step is, `part` knows.
 
 use std::io;
-use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::part::Part;
 use super::path::RelPath;
@@ -19,6 +19,8 @@ use super::record::Mtime;
 const THREADS: usize = 8;
 /// Files that may wait for a thread; bounds the open file descriptors.
 const WAITING: usize = 64;
+/// Between two looks whether there is room; a sync takes about as long.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A file that has been received to its end.
 #[derive(Debug)]
@@ -79,10 +81,18 @@ impl Finisher {
         Ok(Self { jobs: Some(jobs), outcomes, threads })
     }
 
-    /// Hands a file over; waits when many wait already.
-    pub(crate) fn submit(&self, job: Job) -> Result<()> {
+    /// Hands a file over; waits when many wait already. `tick` is called while waiting.
+    pub(crate) fn submit(&self, mut job: Job, mut tick: impl FnMut()) -> Result<()> {
         let jobs = self.jobs.as_ref().ok_or_else(|| anyhow!("files are no longer accepted"))?;
-        jobs.send(job).map_err(|_| anyhow!("the threads that finish files have ended"))
+        loop {
+            job = match jobs.try_send(job) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(job)) => job,
+                Err(TrySendError::Disconnected(_)) => bail!("the threads that finish files have ended"),
+            };
+            tick();
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// An outcome, if there is one.

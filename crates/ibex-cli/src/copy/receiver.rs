@@ -356,15 +356,8 @@ impl<'a> Receiver<'a> {
             Current::Part { entry, part, resumed, .. } => {
                 self.touched.insert(self.dest.prefix.append(&entry.path)?.parent());
                 let (mode, mtime) = (entry.mode, entry.mtime);
-                self.finisher.submit(Job {
-                    path: entry.path,
-                    part: *part,
-                    size,
-                    hash,
-                    mode,
-                    mtime,
-                    resumed,
-                })?;
+                let job = Job { path: entry.path, part: *part, size, hash, mode, mtime, resumed };
+                self.finisher.submit(job, || self.control.tick())?;
             }
             Current::Verify { entry, length, hash: ours, .. } => {
                 if length != size || ours != hash {
