@@ -8,6 +8,7 @@
 //! - [`Case`]: a test with a name and a body that returns [`Outcome`]; failures are panics with a message.
 //! - [`cases::all`]: every case there is.
 //! - [`child`]: the second process of the cases that need one.
+//! - [`runner`]: runs cases and reports in libtest's format.
 //!
 //! A case never passes for want of a device: [`lab::Lab::open`] panics when there is none. A capability that the
 //! provider lacks is skipped with its reason printed, and the reason is the provider's own report.
@@ -19,6 +20,7 @@
 pub mod cases;
 pub mod child;
 pub mod lab;
+pub mod runner;
 
 /// How a case that did not fail ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -46,6 +46,11 @@ pub(super) fn errno() -> i32 {
 /// The port that the suite uses.
 pub(super) const PORT: u8 = 1;
 
+/// The name of the device that the environment asks for, if it asks for one.
+pub(super) fn wanted_device() -> Option<String> {
+    std::env::var("IBEX_DEVICE").ok().filter(|name| name != "soft" && name != "system")
+}
+
 impl Lab {
     /// Opens the device that the environment names.
     ///
@@ -57,7 +62,7 @@ impl Lab {
             Ok("system") => Verbs::load().unwrap_or_else(|error| panic!("{error}")),
             Ok(other) => panic!("IBEX_CONFORMANCE_PROVIDER is {other}: soft or system"),
         };
-        let wanted = std::env::var("IBEX_DEVICE").ok().filter(|name| name != "soft" && name != "system");
+        let wanted = wanted_device();
         let mut count: c_int = 0;
         // SAFETY: ibv_get_device_list(3).
         let list = unsafe { (verbs.get_device_list)(&raw mut count) };

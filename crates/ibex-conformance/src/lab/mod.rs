@@ -3,12 +3,16 @@
 //! Owns the device under test ([`Lab`]), objects that are destroyed in the right order ([`Pd`], [`Region`], [`Cq`],
 //! [`Qp`]), work requests as values ([`Send`], [`Recv`]) and a pair of connected nodes ([`Pair`]). Holds no case.
 //!
+//! The same device through the safe crate is [`safe`].
+//!
 //! Waiting is bounded: no completion within [`PATIENCE`] is a failure, never a hang.
 
 mod device;
 mod memory;
 mod node;
 mod queue;
+pub mod safe;
+mod tracked;
 mod work;
 
 use std::time::Duration;
@@ -17,6 +21,7 @@ pub use device::{Lab, Pd};
 pub use memory::{Region, pattern};
 pub use node::{LinkOptions, Node, NodeOptions, Pair};
 pub use queue::{Cq, Qp};
+pub use tracked::{Freed, Tracked};
 pub use work::{Recv, Send, Sge, gid_bytes, imm_data};
 
 /// How long a completion may take. An emulated machine needs tens of milliseconds for a round trip, and retries
