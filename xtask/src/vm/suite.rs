@@ -86,6 +86,11 @@ fn verdict(guest: &Guest, output: &GuestOutput, differences: &[Difference]) -> R
     if !judgement.problems.is_empty() {
         bail!("on kernel {}:\n  {}", kernel.series.name(), judgement.problems.join("\n  "));
     }
+    println!(
+        "vm: kernel {}: green, the {} known differences are all in the ledger",
+        kernel.series.name(),
+        judgement.known.len()
+    );
     Ok(())
 }
 
