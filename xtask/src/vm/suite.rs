@@ -52,7 +52,8 @@ pub(crate) fn run(guest: &Guest, binary: &Path, arguments: &[String]) -> Result<
     let kernel = guest.kernel();
     println!("vm: {} on rxe0, kernel {}", binary.file_name().unwrap_or_default().display(), kernel.package);
 
-    let output = guest.run(&script(binary, arguments))?;
+    let known = ledger::failures(&differences, PROVIDER, kernel.series.name());
+    let output = guest.run(&script(binary, arguments, &known))?;
     let verdict = verdict(guest, &output, &differences);
     if verdict.is_err() {
         show(guest, &output);
@@ -94,9 +95,10 @@ fn verdict(guest: &Guest, output: &GuestOutput, differences: &[Difference]) -> R
     Ok(())
 }
 
-/// Sets the device up and runs the binary on it.
-fn script(binary: &Path, arguments: &[String]) -> String {
+/// Sets the device up and runs the binary on it; `known` are the tests that are to fail.
+fn script(binary: &Path, arguments: &[String], known: &[&str]) -> String {
     let mut script = String::from("setup_rxe_dummy || exit 125\n");
+    script.push_str(&format!("export IBEX_CONFORMANCE_KNOWN={}\n", quote(&known.join("\n"))));
     script.push_str("IBEX_CONFORMANCE_PROVIDER=system IBEX_DEVICE=rxe0 exec ");
     script.push_str(&quote(&binary.to_string_lossy()));
     for argument in arguments {
@@ -125,7 +127,9 @@ mod tests {
 
     #[test]
     fn arguments_reach_the_runner_as_they_are() {
-        let script = script(Path::new("/t/a b"), &["it's".to_owned(), "--exact".to_owned()]);
+        let script =
+            script(Path::new("/t/a b"), &["it's".to_owned(), "--exact".to_owned()], &["a::b", "c::d"]);
+        assert!(script.contains("IBEX_CONFORMANCE_KNOWN='a::b\nc::d'\n"), "{script}");
         assert!(script.ends_with(r"exec '/t/a b' 'it'\''s' '--exact'"), "{script}");
     }
 }

@@ -26,7 +26,7 @@ pub use work::{Recv, Send, Sge, gid_bytes, imm_data};
 
 /// How long a completion may take. An emulated machine needs tens of milliseconds for a round trip, and retries
 /// multiply that.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long to watch a queue from which nothing may come.
 pub const QUIET: Duration = Duration::from_millis(50);
