@@ -10,8 +10,10 @@ pub mod data;
 pub mod device;
 pub mod events;
 pub mod failure;
+pub mod ownership;
 pub mod queues;
 pub mod states;
+pub mod teardown;
 
 /// Every case of the suite.
 pub fn all() -> Vec<Case> {
@@ -23,6 +25,8 @@ pub fn all() -> Vec<Case> {
         events::cases(),
         access::cases(),
         failure::cases(),
+        ownership::cases(),
+        teardown::cases(),
     ]
     .concat()
 }

@@ -147,12 +147,7 @@ impl End {
     /// # Panics
     /// When that does not come in time.
     pub fn until(&self, what: &str, mut met: impl FnMut(&Self) -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !met(self) {
-            assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
-            self.cq.poll().unwrap_or_else(|error| panic!("{error}"));
-            std::thread::yield_now();
-        }
+        poll_until(&self.cq, what, || met(self));
     }
 
     /// Polls the end's queue until the pool has so many free buffers, and never more.
@@ -247,6 +242,19 @@ impl Ends {
 impl Default for Ends {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Polls a queue until `met`.
+///
+/// # Panics
+/// When that does not come in time.
+pub fn poll_until(cq: &CompletionQueue, what: &str, mut met: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !met() {
+        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
+        cq.poll().unwrap_or_else(|error| panic!("{error}"));
+        std::thread::yield_now();
     }
 }
 
