@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use ibex::{Context, Device, Op, Unfinished, Work};
 
 use crate::control::Control;
@@ -27,6 +27,19 @@ pub(crate) fn open(name: Option<&str>, quiet: bool) -> Result<Context> {
     device.open().with_context(|| format!("cannot use device {}", device.name()))
 }
 
+/// An operation failed. The reason may well be that the peer is gone, which the device learns by its own timeouts and the
+/// control connection at about the same time.
+#[derive(Debug)]
+pub(crate) struct DeviceFailed(pub(crate) String);
+
+impl std::fmt::Display for DeviceFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DeviceFailed {}
+
 /// Waits for an operation's end, at most `limit`, and only as long as the peer behind `control` lives.
 ///
 /// # Errors
@@ -38,7 +51,7 @@ pub(crate) fn settle<T: Work>(op: Op<'_, T>, control: &Control, limit: Duration)
         Err(Unfinished::Pending(op)) => return settle_slowly(op, control, limit),
     };
     control.alive()?;
-    bail!("{}", failed.error())
+    Err(DeviceFailed(failed.to_string()).into())
 }
 
 #[cold]
@@ -52,7 +65,7 @@ fn settle_slowly<T: Work>(mut op: Op<'_, T>, control: &Control, limit: Duration)
             Err(Unfinished::Pending(still)) => op = still,
             Err(Unfinished::Failed(failed)) => {
                 control.alive()?;
-                bail!("{}", failed.error())
+                return Err(DeviceFailed(failed.to_string()).into());
             }
         }
         ensure!(Instant::now() < deadline, "an operation has not ended after {} s", limit.as_secs());

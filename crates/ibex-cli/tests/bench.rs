@@ -1,5 +1,7 @@
 //! `ibex bench` between two processes: the shape of the result, both ways of waiting, and a peer that dies.
 
+#![allow(clippy::unwrap_used, reason = "in a test, failing is what an unwrap is for")]
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! The command line: exit status, messages, help, and the listing commands.
 
+#![allow(clippy::unwrap_used, reason = "in a test, failing is what an unwrap is for")]
+
 mod common;
 
 use common::{run, stderr, success};

@@ -19,7 +19,8 @@ use super::receiver::Receiver;
 use super::sender::Sender;
 use crate::args::CpArgs;
 use crate::control::{Control, PeerGone};
-use crate::{device, output};
+use crate::device::{self, DeviceFailed};
+use crate::output;
 
 /// A device may report a dead peer before the control connection does; it gets this long to confirm.
 const CONFIRM: Duration = Duration::from_millis(500);
@@ -52,10 +53,8 @@ pub(crate) fn run(args: &CpArgs) -> Result<()> {
     let (report, error) = match result {
         Ok(report) if report.failed == 0 => (report, None),
         Ok(report) => {
-            let error = anyhow::anyhow!(
-                "{} of the entries were not copied (named above); the same command tries them again",
-                report.failed
-            );
+            let what = count(report.failed, "entry was", "entries were");
+            let error = anyhow::anyhow!("{what} not copied (named above); the same command tries again");
             (report, Some(error))
         }
         Err(error) => (Report::default(), Some(error)),
@@ -78,8 +77,8 @@ pub(crate) fn run(args: &CpArgs) -> Result<()> {
 
 fn summary(report: &Report, seconds: f64, speed: f64) -> String {
     let mut text = format!(
-        "{} files, {} in {seconds:.2} s ({} GB/s)",
-        report.files_copied,
+        "{}, {} in {seconds:.2} s ({} GB/s)",
+        count(report.files_copied, "file", "files"),
         output::bytes(report.bytes_copied),
         output::digits(speed)
     );
@@ -94,6 +93,10 @@ fn summary(report: &Report, seconds: f64, speed: f64) -> String {
     }
     text.push('\n');
     text
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn copy(args: &CpArgs, progress: &mut Progress) -> Result<Report> {
@@ -125,11 +128,14 @@ fn download(
     let control = Control::connect(server)?;
     let attachment = Attachment::new(&device::open(args.device.as_deref(), args.quiet || args.json)?)?;
     let welcome = greet(&control, Wish::Get { path }, &attachment)?;
-    let source = welcome.source.as_ref().context("the server did not say what it sends")?;
-    let dest = Dest::resolve(&Place::Local(to.to_owned()), ends_with_slash(to), source)?;
-    let inlet = attachment.inlet(&welcome)?;
-    control.send(&Message::Ready)?;
-    conclude(&control, Receiver::run(&control, inlet, &dest, args.checksum, progress))
+    let receive = || {
+        let source = welcome.source.as_ref().context("the server did not say what it sends")?;
+        let dest = Dest::resolve(&Place::Local(to.to_owned()), ends_with_slash(to), source)?;
+        let inlet = attachment.inlet(&welcome)?;
+        control.send(&Message::Ready)?;
+        Receiver::run(&control, inlet, &dest, args.checksum, progress)
+    };
+    conclude(&control, receive())
 }
 
 fn upload(
@@ -147,9 +153,12 @@ fn upload(
     let SourceInfo { name, dir } = source.info.clone();
     let wish = Wish::Put { path, name, dir, checksum: args.checksum };
     let welcome = greet(&control, wish, &attachment)?;
-    let outlet = attachment.outlet(&welcome)?;
-    control.send(&Message::Ready)?;
-    conclude(&control, Sender::run(&control, outlet, &source, progress))
+    let send = || {
+        let outlet = attachment.outlet(&welcome)?;
+        control.send(&Message::Ready)?;
+        Sender::run(&control, outlet, &source, progress)
+    };
+    conclude(&control, send())
 }
 
 fn ends_with_slash(path: &Path) -> bool {
@@ -176,11 +185,12 @@ fn conclude(control: &Control, result: Result<Report>) -> Result<Report> {
         Ok(report) => return Ok(report),
         Err(error) => error,
     };
-    let end = Instant::now() + CONFIRM;
-    let mut gone = error.is::<PeerGone>();
+    let mut gone = error.is::<PeerGone>() || control.alive().is_err();
+    // Only the device's errors are worth waiting for a better explanation.
+    let end = Instant::now() + if error.is::<DeviceFailed>() { CONFIRM } else { Duration::ZERO };
     while !gone && Instant::now() < end {
-        gone = control.alive().is_err();
         std::thread::sleep(SLICE);
+        gone = control.alive().is_err();
     }
     if gone
         && !error.is::<PeerGone>()

@@ -5,11 +5,12 @@
 //! (`record`): what there is, then the contents the receiver asked for. Layers, top down:
 //!
 //! - `client`, `server`: the two commands; `progress`: what the user sees; `location`: `HOST:PATH`
-//! - `sender`, `receiver`: the protocol; `message`, `record`: its encoding
+//! - `sender`, `receiver`, `decide`: the protocol; `message`, `record`: its encoding
 //! - `place`, `walk`, `tree`, `path`: names, and that none leads astray; `part`, `finish`: files being received
 //! - `window`: the seam to the device; `rdma`: the device behind it
 
 mod client;
+mod decide;
 mod finish;
 mod location;
 mod message;

@@ -19,7 +19,7 @@ use super::message::{Message, Welcome};
 use super::record::SLOT;
 use super::window::{Inlet, Outlet};
 use crate::control::Control;
-use crate::device::settle;
+use crate::device::{DeviceFailed, settle};
 
 /// Slots of a window: enough that both sides have work while a slot travels and is returned, 16 MiB of memory a client.
 const SLOTS: usize = 16;
@@ -169,7 +169,7 @@ fn wait_notice(mut op: Op<'static, Buf>, control: &Control) -> Result<<Buf as Wo
             Err(Unfinished::Pending(still)) => op = still,
             Err(Unfinished::Failed(failed)) => {
                 control.alive()?;
-                bail!("{}", failed.error())
+                return Err(DeviceFailed(failed.to_string()).into());
             }
         }
         match control.recv::<Message>(Duration::ZERO)? {
@@ -307,6 +307,8 @@ impl ReadInlet {
                 Message::Filled(used) => {
                     let used = used as usize;
                     ensure!((1..=SLOT).contains(&used), "the server filled a slot with {used} bytes");
+                    let waiting = (self.filled.len() + self.active.flying.len()) as u64;
+                    ensure!(waiting < self.active.slots, "the server announced more slots than there are");
                     self.filled.push_back((self.next, used));
                     self.next += 1;
                 }

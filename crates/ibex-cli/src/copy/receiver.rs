@@ -28,11 +28,11 @@ use crate::control::Control;
 
 /// A copy, seen from the side that gets the files.
 pub(crate) struct Receiver<'a> {
-    control: &'a Control,
-    dest: &'a Dest,
+    pub(super) control: &'a Control,
+    pub(super) dest: &'a Dest,
     /// Compare contents instead of times.
-    checksum: bool,
-    watch: &'a mut dyn Watch,
+    pub(super) checksum: bool,
+    pub(super) watch: &'a mut dyn Watch,
     finisher: Finisher,
     /// Number of the next entry.
     next: u64,
@@ -40,14 +40,14 @@ pub(crate) struct Receiver<'a> {
     pending: HashMap<u64, Pending>,
     current: Current,
     answers: Vec<Answer>,
-    dirs: Vec<Entry>,
+    pub(super) dirs: Vec<Entry>,
     /// Directories that could not be made: nothing below them is tried.
     lost: Vec<RelPath>,
     /// Directories that something was put into.
-    touched: HashSet<RelPath>,
+    pub(super) touched: HashSet<RelPath>,
     /// The directory used last: entries come directory by directory.
-    last_dir: Option<(RelPath, Arc<OwnedFd>)>,
-    report: Report,
+    pub(super) last_dir: Option<(RelPath, Arc<OwnedFd>)>,
+    pub(super) report: Report,
 }
 
 struct Pending {
@@ -56,7 +56,7 @@ struct Pending {
 }
 
 /// What is there of a wanted file already.
-enum Basis {
+pub(super) enum Basis {
     Nothing,
     /// A part of an earlier copy.
     Part(Leftover),
@@ -161,6 +161,8 @@ impl<'a> Receiver<'a> {
         if fatal {
             self.report.failed += 1;
         }
+        // What is copied itself has no name of its own but the one it gets here.
+        let path = if path.is_root() { &self.dest.prefix } else { path };
         self.watch.problem(&Problem::new(path, error, fatal));
     }
 
@@ -192,100 +194,7 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// The open directory an entry goes into and its name there; no name for the destination directory itself.
-    fn spot(&mut self, entry: &Entry) -> Result<(Arc<OwnedFd>, Option<OsString>)> {
-        let path = self.dest.prefix.append(&entry.path)?;
-        let name = path.name().map(OsStr::to_owned);
-        if let Some(name) = &name {
-            ensure!(!path::is_part_name(name), "names like this are kept for unfinished copies");
-        }
-        let parent = path.parent();
-        if let Some((last, dir)) = &self.last_dir
-            && *last == parent
-        {
-            return Ok((Arc::clone(dir), name));
-        }
-        let dir = self.dest.tree.dir(&parent, Links::Refuse)?;
-        self.last_dir = Some((parent, Arc::clone(&dir)));
-        Ok((dir, name))
-    }
-
-    /// Does at once what can be done at once; for a file that must be sent, the answer.
-    fn decide(&mut self, id: u64, entry: &Entry) -> Result<Option<(Answer, Basis)>> {
-        let (dir, name) = self.spot(entry)?;
-        match &entry.kind {
-            Kind::Dir => {
-                if let Some(name) = name {
-                    place::make_dir(&dir, &name)?;
-                    self.dirs.push(entry.clone());
-                }
-                self.report.dirs += 1;
-                Ok(None)
-            }
-            Kind::Link(target) => {
-                let name = name.context("a link cannot take the place of the directory")?;
-                ensure!(
-                    !entry.path.is_root() && path::link_stays_inside(&entry.path, target),
-                    "the symbolic link leads outside the copied tree; it is refused"
-                );
-                part::place_link(&dir, &name, target, entry.mtime)?;
-                self.touched.insert(self.dest.prefix.append(&entry.path)?.parent());
-                self.report.links += 1;
-                Ok(None)
-            }
-            Kind::File(size) => {
-                let name = name.context("a file cannot take the place of the directory")?;
-                self.decide_file(id, entry, *size, &dir, &name)
-            }
-        }
-    }
-
-    fn decide_file(
-        &mut self,
-        id: u64,
-        entry: &Entry,
-        size: u64,
-        dir: &OwnedFd,
-        name: &OsStr,
-    ) -> Result<Option<(Answer, Basis)>> {
-        let there = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Some(stat),
-            Err(rustix::io::Errno::NOENT) => None,
-            Err(error) => return Err(io::Error::from(error).into()),
-        };
-        if let Some(stat) = there {
-            let kind = FileType::from_raw_mode(stat.st_mode);
-            ensure!(kind != FileType::Directory, "a directory is in its place");
-            let (mode, mtime) = walk::meta(&stat);
-            let same_size = kind == FileType::RegularFile && stat.st_size as u64 == size;
-            if same_size && !self.checksum && mtime == entry.mtime {
-                if mode != entry.mode {
-                    rustix::fs::chmodat(dir, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
-                        .map_err(io::Error::from)?;
-                }
-                self.unchanged(size);
-                self.watch.advance(size);
-                return Ok(None);
-            }
-            if same_size
-                && self.checksum
-                && size > 0
-                && let Ok(mut file) =
-                    self.dest.tree.file(&self.dest.prefix.append(&entry.path)?, Links::Refuse)
-                && let Ok(hasher) = part::hash_prefix(&mut file, size, || self.control.tick())
-            {
-                let hash = *hasher.finalize().as_bytes();
-                return Ok(Some((Answer::Want { id, have: size, hash }, Basis::Place(size, hasher))));
-            }
-        }
-        let (have, hash, basis) = match part::leftover(dir, name, size, || self.control.tick()) {
-            Some(left) => (left.length, *left.hasher.finalize().as_bytes(), Basis::Part(left)),
-            None => (0, [0; 32], Basis::Nothing),
-        };
-        Ok(Some((Answer::Want { id, have, hash }, basis)))
-    }
-
-    fn unchanged(&mut self, size: u64) {
+    pub(super) fn unchanged(&mut self, size: u64) {
         self.report.files_unchanged += 1;
         self.report.bytes_skipped += size;
     }

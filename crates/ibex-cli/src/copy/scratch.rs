@@ -1,5 +1,7 @@
 //! A directory for a test, removed when the test ends.
 
+#![allow(clippy::unwrap_used, reason = "in a test, failing is what an unwrap is for")]
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,5 +1,7 @@
 //! The copy protocol between two directories, over a window in memory: what arrives, what is refused, what is resumed.
 
+#![allow(clippy::unwrap_used, reason = "in a test, failing is what an unwrap is for")]
+
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -8,10 +10,11 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::message::{Problem, Report};
+use super::message::{Problem, Report, SourceInfo};
+use super::path::RelPath;
 use super::place::{Dest, Place, Source, source_name};
 use super::receiver::Receiver;
-use super::record::SLOT;
+use super::record::{Entry, Kind, Mtime, Record, SLOT};
 use super::scratch::Scratch;
 use super::sender::Sender;
 use super::watch::Watch;
@@ -321,4 +324,79 @@ fn a_file_of_many_windows_arrives() {
     std::fs::write(&from, random(20 * SLOT, 3)).unwrap();
     let report = whole(&from, &scratch.path().join("g"));
     assert_eq!(report.bytes_copied, 20 * SLOT as u64);
+}
+
+/// Feeds a receiver the records of a sender that does not keep to the rules.
+fn hostile(to: &Path, records: &[Record<'_>]) -> (Result<Report>, Notes) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (feed, queue) = mpsc::channel();
+    let mut slot = Vec::new();
+    records.iter().for_each(|record| record.encode(&mut slot));
+    feed.send(slot).unwrap();
+    let info = SourceInfo { name: Some(b"got".to_vec()), dir: true };
+    let dest = Dest::resolve(&Place::Local(to.to_owned()), false, &info).unwrap();
+    let far = std::thread::spawn(move || Control::connect(&address).unwrap());
+    let (stream, peer) = listener.accept().unwrap();
+    let control = Control::accept(stream, peer).unwrap();
+    let _far = far.join().unwrap();
+    let mut notes = Notes::default();
+    let report = Receiver::run(&control, MemoryInlet(queue), &dest, false, &mut notes);
+    (report, notes)
+}
+
+fn entry(path: &str, kind: Kind) -> Record<'static> {
+    let path = RelPath::parse(path.as_bytes()).unwrap();
+    Record::Entry(Entry { path, kind, mode: 0o755, mtime: Mtime::default() })
+}
+
+#[test]
+fn a_hostile_sender_gets_nowhere() {
+    let scratch = Scratch::new("hostile");
+    std::fs::create_dir_all(scratch.path().join("in/got/there")).unwrap();
+    std::fs::create_dir_all(scratch.path().join("out")).unwrap();
+    symlink("../../out", scratch.path().join("in/got/door")).unwrap();
+    let to = scratch.path().join("in");
+    let top = entry("", Kind::Dir);
+
+    // Through links that were there, that it just made, or that would lead outside.
+    let (report, notes) = hostile(
+        &to,
+        &[
+            top.clone(),
+            entry("door/f", Kind::File(1)),
+            entry("door/d", Kind::Dir),
+            entry("own", Kind::Link(b"there".to_vec())),
+            entry("own/f", Kind::File(1)),
+            entry("up", Kind::Link(b"../..".to_vec())),
+            entry("abs", Kind::Link(b"/etc".to_vec())),
+            entry(".x.ibex-part", Kind::File(1)),
+            Record::Finish,
+        ],
+    );
+    assert_eq!(report.unwrap().failed, 6, "{:?}", notes.problems);
+    assert_eq!(std::fs::read_dir(scratch.path().join("out")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(to.join("got/there")).unwrap().count(), 0);
+
+    // Out of order.
+    let file = entry("f", Kind::File(1));
+    let wrong: [&[Record<'_>]; 7] = [
+        &[top.clone(), Record::Start { id: 0, offset: 0 }],
+        &[file.clone(), Record::Start { id: 0, offset: 5 }],
+        &[file.clone(), Record::Data(b"x")],
+        &[file.clone(), Record::End { size: 0, hash: [0; 32] }],
+        &[file.clone(), Record::Finish],
+        &[file.clone(), Record::Start { id: 0, offset: 0 }, Record::Finish],
+        &[Record::Finish, Record::Finish],
+    ];
+    for records in wrong {
+        assert!(hostile(&to, records).0.is_err(), "{records:?}");
+        assert!(!to.join("got").join("f").exists());
+    }
+
+    // A lie about the contents.
+    let lie = Record::End { size: 1, hash: [0; 32] };
+    let records = [file, Record::Start { id: 0, offset: 0 }, Record::Data(b"x"), lie, Record::Finish];
+    assert_eq!(hostile(&to, &records).0.unwrap().failed, 1);
+    assert!(!to.join("got/f").exists() && !to.join("got/.f.ibex-part").exists());
 }

@@ -1,6 +1,7 @@
 //! Running the command as a user does: arguments in, exit status and output out, nothing left behind.
 
 #![allow(dead_code, reason = "each test file uses its part of it")]
+#![allow(clippy::unwrap_used, reason = "in a test, failing is what an unwrap is for")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,10 +10,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// A run that takes longer hangs.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// The command on the built-in device.
-pub fn ibex(args: &[&str]) -> Command {
+pub(crate) fn ibex(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ibex"));
     command.args(args).env("IBEX_DEVICE", "soft").stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -20,12 +21,12 @@ pub fn ibex(args: &[&str]) -> Command {
 }
 
 /// Runs to the end, which must come within [`LIMIT`].
-pub fn run(args: &[&str]) -> Output {
+pub(crate) fn run(args: &[&str]) -> Output {
     wait(ibex(args).spawn().unwrap(), LIMIT)
 }
 
 /// Waits for a child; one that outlives `limit` is killed and fails the test.
-pub fn wait(mut child: Child, limit: Duration) -> Output {
+pub(crate) fn wait(mut child: Child, limit: Duration) -> Output {
     let begin = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if begin.elapsed() > limit {
@@ -38,31 +39,31 @@ pub fn wait(mut child: Child, limit: Duration) -> Output {
 }
 
 /// Standard error as text.
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Standard output as JSON.
-pub fn json(output: &Output) -> serde_json::Value {
+pub(crate) fn json(output: &Output) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
         panic!("{error}: {:?}, standard error: {}", String::from_utf8_lossy(&output.stdout), stderr(output))
     })
 }
 
 /// Asserts success and gives the JSON.
-pub fn success(output: &Output) -> serde_json::Value {
+pub(crate) fn success(output: &Output) -> serde_json::Value {
     assert!(output.status.success(), "{}: {}", output.status, stderr(output));
     json(output)
 }
 
 /// A process that listens and says where in its first line of JSON. Killed when dropped.
-pub struct Listener {
-    pub child: Child,
-    pub address: String,
+pub(crate) struct Listener {
+    pub(crate) child: Child,
+    pub(crate) address: String,
 }
 
 impl Listener {
-    pub fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         let mut child = ibex(args).stderr(Stdio::inherit()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -75,12 +76,12 @@ impl Listener {
     }
 
     /// Serves a directory.
-    pub fn serve(dir: &Path) -> Self {
+    pub(crate) fn serve(dir: &Path) -> Self {
         Self::start(&["serve", dir.to_str().unwrap(), "--listen", "127.0.0.1:0", "--json"])
     }
 
     /// `ibex://ADDRESS/path`.
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("ibex://{}/{path}", self.address)
     }
 }
@@ -93,10 +94,10 @@ impl Drop for Listener {
 }
 
 /// A directory of this test, removed at its end.
-pub struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub fn new(label: &str) -> Self {
+    pub(crate) fn new(label: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path =
@@ -105,17 +106,17 @@ impl Scratch {
         Self(path)
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// A path as text.
-    pub fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
 
     /// Writes a file with contents that depend on `seed`; makes its directory.
-    pub fn write(&self, name: &str, length: usize, seed: u8) -> Vec<u8> {
+    pub(crate) fn write(&self, name: &str, length: usize, seed: u8) -> Vec<u8> {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         let bytes: Vec<u8> =
@@ -124,7 +125,7 @@ impl Scratch {
         bytes
     }
 
-    pub fn read(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.path(name)).unwrap()
     }
 }
