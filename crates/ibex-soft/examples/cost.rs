@@ -35,8 +35,12 @@ fn main() {
     println!("UDP datagram     {udp:8.0} ns");
 
     let pair = Pair::new();
+    // One number alone, for a profiler.
+    let only = std::env::args().nth(1);
+    let wanted = |what: &str| only.as_deref().is_none_or(|only| only == what);
+    let rounds = |what: &str| if wanted(what) { ROUNDS } else { 1 };
     let start = cpu();
-    for i in 0..ROUNDS {
+    for i in 0..rounds("send") {
         pair.b.recv(i, pair.bm.sge(0, 64));
         pair.a.send_one(i, pair.am.sge(0, 64));
         pair.b.recv.success();
@@ -46,7 +50,7 @@ fn main() {
     println!("SEND and its ACK {send:8.0} ns, {:.2} datagrams", send / udp);
 
     let start = cpu();
-    for i in 0..ROUNDS {
+    for i in 0..2 * rounds("ping") {
         let (from, to, from_memory, to_memory) = if i % 2 == 0 {
             (&pair.a, &pair.b, &pair.am, &pair.bm)
         } else {
@@ -56,13 +60,13 @@ fn main() {
         from.send_one(i, from_memory.sge(0, 64));
         while to.recv.success().opcode != IBV_WC_RECV {}
     }
-    let half = (cpu() - start) as f64 / ROUNDS as f64;
+    let half = (cpu() - start) as f64 / (2 * ROUNDS) as f64;
     println!("ping-pong, half  {half:8.0} ns, {:.2} datagrams", half / udp);
 
     const MIB: usize = 1 << 20;
     for opcode in [IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ] {
         let start = cpu();
-        for i in 0..1000 {
+        for i in 0..if wanted("bulk") { 1000 } else { 1 } {
             pair.a.rdma(opcode, i, pair.am.sge(0, MIB), pair.bm.addr(), pair.bm.rkey());
             while pair.a.send.success().opcode == IBV_WC_SEND {}
         }

@@ -145,11 +145,11 @@ pub(super) fn recv(
 
 /// Direct traffic, from our own socket.
 ///
-/// A single packet is mostly the only one, as in every ping-pong, and to ask for a second would delay
-/// it; whether there tends to be a second is found out now and then.
+/// A single packet is mostly the only one, as in every ping-pong (with the acknowledgement of the one before, it is two in
+/// one burst), and to ask for more would delay it; whether there tends to be more is found out now and then.
 fn direct(wire: &Wire, ring: &mut RxRing, budget: usize, sink: &mut impl FnMut(Datagram<'_>)) -> Received {
     let Some(first) = from_own(wire, ring, sink) else { return Received::default() };
-    if first == 1 && !ring.streaming && !ring.quick.is_multiple_of(PROBE_EVERY) {
+    if first <= 2 && !ring.streaming && !ring.quick.is_multiple_of(PROBE_EVERY) {
         return Received { packets: first, more: true };
     }
     let left = budget.saturating_sub(first.max(1));

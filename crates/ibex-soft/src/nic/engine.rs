@@ -3,21 +3,25 @@
 //! Owns one bounded round, and how callers that poll take part. Whoever holds the engine's lock is the only receiver,
 //! so packets of one queue pair are handled in order.
 
-use std::sync::{Arc, PoisonError, TryLockError};
+use std::cell::OnceCell;
+use std::sync::{Arc, PoisonError, RwLockReadGuard, TryLockError};
 
+use ibex_proto::Nanos;
 use ibex_wire::Packet;
 
-use super::Nic;
+use super::{Nic, QpTable};
+use crate::mr::MrTable;
 use crate::net::{Received, RxRing, Scan, TxBatch};
 use crate::qp::Qp;
 
 /// Packets in one round: two full batches of the kernel's, after which acknowledgements are due.
 const BUDGET: usize = 64;
 
-/// Empty polls in a row after which a spinning caller is taken for idle and begins to yield, and how often it then does:
-/// a peer that shares the processor has to get its turn.
-const IDLE_POLLS: u32 = 16;
-const YIELD_EVERY: u32 = 8;
+/// Empty polls in a row after which a spinning caller yields, and how often it then does: a peer that shares the
+/// processor has to get its turn. A poll takes a third of a microsecond; callers that are answered within a few
+/// microseconds never come here, and do not look idle to the scheduler, which would put them on one processor.
+const IDLE_POLLS: u32 = 1000;
+const YIELD_EVERY: u32 = 100;
 
 /// The receiving state.
 pub(super) struct Engine {
@@ -39,6 +43,29 @@ impl Engine {
     /// Takes a queue pair that is going off the lists.
     pub(super) fn release(&mut self, num: u32) {
         self.owing.retain(|qp| qp.num != num);
+    }
+}
+
+/// What a round that has something to do holds until its end.
+struct Held<'a> {
+    mrs: RwLockReadGuard<'a, MrTable>,
+    qps: RwLockReadGuard<'a, QpTable>,
+    now: Nanos,
+}
+
+/// The same, got when first needed.
+struct Tables<'a> {
+    nic: &'a Nic,
+    held: OnceCell<Held<'a>>,
+}
+
+impl<'a> Tables<'a> {
+    fn held(&self) -> &Held<'a> {
+        self.held.get_or_init(|| Held {
+            mrs: self.nic.regions(),
+            qps: self.nic.qps.read().unwrap_or_else(PoisonError::into_inner),
+            now: self.nic.now(),
+        })
     }
 }
 
@@ -81,31 +108,34 @@ impl Nic {
     /// next round.
     fn round(&self, engine: &mut Engine, scan: Scan, lazy: bool) -> Received {
         let Engine { ring, tx, dirty, owing, .. } = engine;
-        let mrs = self.regions();
-        let qps = self.qps.read().unwrap_or_else(PoisonError::into_inner);
+        // The tables are locked and the clock is read when there is something to do: most rounds of a spinning caller
+        // find nothing.
+        let tables = Tables { nic: self, held: OnceCell::new() };
         for qp in owing.drain(..) {
+            let held = tables.held();
             let mut inner = qp.lock();
             if inner.owes() {
-                qp.drive_with(self, &mrs, &mut inner, tx);
+                qp.drive_with(self, &held.mrs, &mut inner, tx, held.now);
             }
         }
-        let now = self.now();
         let received = self.wire.recv(ring, scan, BUDGET, |datagram| {
             // What does not parse, or is for nobody, is dropped: IBTA 9.6.1 answers nothing there.
             let Ok(packet) = Packet::parse(datagram.packet) else { return };
-            let Some(qp) = qps.get(&packet.bth().dest_qpn.get()) else { return };
+            let held = tables.held();
+            let Some(qp) = held.qps.get(&packet.bth().dest_qpn.get()) else { return };
             let mut inner = qp.lock();
-            if qp.receive(&mut inner, &mrs, now, datagram.source, &packet) && !inner.dirty {
+            if qp.receive(&mut inner, &held.mrs, held.now, datagram.source, &packet) && !inner.dirty {
                 inner.dirty = true;
                 dirty.push(qp.clone());
             }
         });
         for qp in dirty.drain(..) {
+            let held = tables.held();
             let mut inner = qp.lock();
             inner.dirty = false;
             if !lazy {
-                qp.drive_with(self, &mrs, &mut inner, tx);
-            } else if qp.drive_lazily(self, &mrs, &mut inner, tx) {
+                qp.drive_with(self, &held.mrs, &mut inner, tx, held.now);
+            } else if qp.drive_lazily(self, &held.mrs, &mut inner, tx, held.now) {
                 drop(inner);
                 owing.push(qp);
             }
@@ -124,7 +154,7 @@ impl Nic {
             let qps = self.qps.read().unwrap_or_else(PoisonError::into_inner);
             let Some(qp) = qps.get(&num) else { continue };
             let mut tx = self.batch();
-            qp.timeout(self, &mrs, &mut qp.lock(), &mut tx);
+            qp.timeout(self, &mrs, &mut qp.lock(), &mut tx, now);
             tx.flush(&self.wire);
             self.return_batch(tx);
         }

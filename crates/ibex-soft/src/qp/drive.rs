@@ -47,22 +47,28 @@ impl Qp {
 
     /// [`Qp::drive_with`] for a caller that polls: if all there is to send is an acknowledgement, leaves it for a request
     /// that the caller may be about to post. True if it was left; then [`Qp::drive_with`] must follow soon.
-    pub(crate) fn drive_lazily(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch) -> bool {
+    pub(crate) fn drive_lazily(
+        &self,
+        nic: &Nic,
+        mrs: &MrTable,
+        inner: &mut Inner,
+        tx: &mut TxBatch,
+        now: Nanos,
+    ) -> bool {
         let lazy =
             inner.proto.owes_only_ack() && inner.packets <= LATENCY_PACKETS && !inner.proto.wants_request();
         inner.packets = 0;
         if lazy {
-            self.settle(nic, mrs, inner, None);
+            self.settle(nic, mrs, inner, None, now);
         } else {
-            self.drive_with(nic, mrs, inner, tx);
+            self.drive_with(nic, mrs, inner, tx, now);
         }
         lazy
     }
 
     /// Carries out what a timer is due for, if it is.
-    pub(crate) fn timeout(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch) {
+    pub(crate) fn timeout(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch, now: Nanos) {
         inner.timer = Nanos::MAX;
-        let now = nic.now();
         if inner.proto.poll_timeout().is_some_and(|due| due <= now) {
             inner.proto.handle_timeout(now);
         }
@@ -74,28 +80,35 @@ impl Qp {
                 nic.wire.hello(peer);
             }
         }
-        self.drive_with(nic, mrs, inner, tx);
+        self.drive_with(nic, mrs, inner, tx, now);
     }
 
     /// [`Qp::drive_with`], with a transmit buffer of the device's.
     pub(crate) fn drive(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner) {
         let mut tx = nic.batch();
-        self.drive_with(nic, mrs, inner, &mut tx);
+        self.drive_with(nic, mrs, inner, &mut tx, nic.now());
         tx.flush(&nic.wire);
         nic.return_batch(tx);
     }
 
     /// Drains the transport. The caller flushes `tx`.
-    pub(crate) fn drive_with(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch) {
+    pub(crate) fn drive_with(
+        &self,
+        nic: &Nic,
+        mrs: &MrTable,
+        inner: &mut Inner,
+        tx: &mut TxBatch,
+        now: Nanos,
+    ) {
         inner.packets = 0;
-        self.settle(nic, mrs, inner, Some(tx));
+        self.settle(nic, mrs, inner, Some(tx), now);
     }
 
     /// Drains the transport, its packets only if there is a buffer for them.
-    fn settle(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, mut tx: Option<&mut TxBatch>) {
+    fn settle(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, mut tx: Option<&mut TxBatch>, now: Nanos) {
         loop {
             if let Some(tx) = &mut tx {
-                self.transmit(nic, mrs, inner, tx);
+                self.transmit(nic, mrs, inner, tx, now);
             }
             let overflow = self.complete(inner);
             self.flush_receives(inner);
@@ -123,12 +136,11 @@ impl Qp {
         }
     }
 
-    fn transmit(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch) {
+    fn transmit(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch, now: Nanos) {
         let Some(peer) = inner.peer else { return };
         if !inner.proto.wants_transmit() {
             return;
         }
-        let now = nic.now();
         let proto = &mut inner.proto;
         let mut hands = Hands { mrs, pd: self.pd, send: &inner.send, recv: &mut inner.recv };
         if proto.owes_only_ack() {
