@@ -93,7 +93,7 @@ With --wait spin each side keeps to a core of its own, and write_lat polls the t
 WRITE with immediate, since memory cannot be slept on. A spinning peer polls its queue while it is READ from or
 written to, which drives a software device; a sleeping one does nothing.")]
 pub(crate) struct BenchArgs {
-    /// HOST[:PORT] of a peer that runs `ibex bench --listen`; a second process on this host is started without it
+    /// `HOST[:PORT]` of a peer that runs `ibex bench --listen`; a second process on this host is started without it
     #[arg(value_name = "SERVER", conflicts_with = "listen")]
     pub(crate) server: Option<String>,
     /// Be the peer of a benchmark started elsewhere, until interrupted

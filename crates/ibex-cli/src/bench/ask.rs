@@ -19,6 +19,7 @@ use super::session::{Idle, Link, Session};
 use super::stats::{Row, Tally};
 use crate::args::Wait;
 use crate::control::Control;
+use crate::device::check_route;
 
 /// Checking a round of the largest messages takes the other side no longer than this.
 const CHECK: Duration = Duration::from_secs(60);
@@ -169,6 +170,7 @@ impl Measurement<'_> {
     fn connect(&self, idle: Idle, region: Option<RemoteHandle>) -> Result<(Link, Option<RemoteHandle>)> {
         let (endpoint, region) = self.begin(Some(idle.endpoint()), region)?;
         let peer = endpoint.context("the peer named no queue pair")?;
+        check_route(&idle.endpoint(), &peer, self.session.control)?;
         Ok((idle.connect(&peer)?, region))
     }
 

@@ -18,7 +18,7 @@ pub(crate) enum Side {
 /// Keeps this thread, and those it starts, on a core of its own if it spins, wherever it pleases otherwise. Does nothing
 /// where there is but one core, or where it is not allowed: then the figures are what they are.
 pub(crate) fn settle(side: Side, wait: Wait, allowed: &CpuSet) {
-    let mut set = allowed.clone();
+    let mut set = *allowed;
     if wait == Wait::Spin
         && let Some((first, second)) = pair(&numbers(allowed), siblings)
     {

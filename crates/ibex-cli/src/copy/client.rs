@@ -131,6 +131,7 @@ fn download(
     let receive = || {
         let source = welcome.source.as_ref().context("the server did not say what it sends")?;
         let dest = Dest::resolve(&Place::Local(to.to_owned()), ends_with_slash(to), source)?;
+        device::check_route(&attachment.endpoint(), &welcome.endpoint, &control)?;
         let inlet = attachment.inlet(&welcome)?;
         control.send(&Message::Ready)?;
         Receiver::run(&control, inlet, &dest, args.checksum, progress)
@@ -154,6 +155,7 @@ fn upload(
     let wish = Wish::Put { path, name, dir, checksum: args.checksum };
     let welcome = greet(&control, wish, &attachment)?;
     let send = || {
+        device::check_route(&attachment.endpoint(), &welcome.endpoint, &control)?;
         let outlet = attachment.outlet(&welcome)?;
         control.send(&Message::Ready)?;
         Sender::run(&control, outlet, &source, progress)

@@ -5,23 +5,22 @@
 //! by `tree` with no link followed.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use blake3::Hasher;
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{AtFlags, Mode};
 
 use super::finish::{Finisher, Job, Outcome};
 use super::message::{Answer, Message, Problem, Report};
 use super::part::{self, Leftover, Part};
-use super::path::{self, RelPath};
-use super::place::{self, Dest};
+use super::path::RelPath;
+use super::place::Dest;
 use super::record::{Entry, Kind, Mtime, Record, Records};
 use super::tree::Links;
-use super::walk;
 use super::watch::Watch;
 use super::window::Inlet;
 use crate::control::Control;
