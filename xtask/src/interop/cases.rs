@@ -71,6 +71,7 @@ impl Case {
 pub(super) fn all(link: &Link) -> Vec<Case> {
     match link.kind {
         Kind::Loopback => loopback(),
+        Kind::Addressed => addressed(),
         Kind::Kernel { loss } => kernel(loss),
     }
 }
@@ -174,6 +175,21 @@ fn loopback() -> Vec<Case> {
     list.extend(shapes());
     list.extend(misuse());
     list
+}
+
+/// What shows that addresses are used as they should be. The GID is the first one: an IPv6 address has no other.
+fn addressed() -> Vec<Case> {
+    let perf = |program, options: &str, size, iters| {
+        let text = format!("--use_old_post_send -x 0 -s {size} -n {iters} {options}");
+        case(program, &text, Check::Table { sizes: vec![size], iters })
+    };
+    vec![
+        pingpong("-g 0 -c", 65_536, 500).quick(),
+        pingpong("-g 0 -e", 4096, 500),
+        perf("ib_send_lat", "", 64, 500),
+        perf("ib_write_bw", "-q 4", 65_536, 500),
+        perf("ib_read_bw", "-b", 65_536, 500),
+    ]
 }
 
 /// Other shapes of the same traffic: inline data, lists of requests, queues of one entry, small MTU, many queue pairs, a

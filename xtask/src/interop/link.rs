@@ -1,6 +1,6 @@
 //! Where the two ends of a case run: prefix of the command, environment, device, address.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::Result;
 
@@ -11,6 +11,8 @@ use crate::dropin;
 pub(super) enum Kind {
     /// The software device at both ends, one host.
     Loopback,
+    /// As `Loopback`, with addresses that are not the default.
+    Addressed,
     /// The software device at one end, the kernel's rxe at the other; emulated, so everything is slow.
     Kernel {
         /// Per cent of packets lost in each direction.
@@ -46,28 +48,42 @@ pub(super) struct Link {
     pub(super) patience: u32,
 }
 
-/// The drop-in libraries at `address`.
-fn ibex(address: IpAddr, prefix: &[&str], configure: bool) -> Result<End> {
+/// The drop-in libraries, the device at its default address.
+fn ibex() -> Result<End> {
     let folder = dropin::folder().canonicalize()?;
-    let mut env = vec![("LD_LIBRARY_PATH", folder.to_string_lossy().into_owned())];
-    if configure {
-        env.push(("IBEX_SOFT_ADDR", address.to_string()));
-    }
-    let prefix = prefix.iter().map(ToString::to_string).collect();
-    Ok(End { label: "ibex", prefix, env, device: "ibex0", address })
+    let env = vec![("LD_LIBRARY_PATH", folder.to_string_lossy().into_owned())];
+    Ok(End { label: "ibex", prefix: Vec::new(), env, device: "ibex0", address: IpAddr::from([127, 0, 0, 1]) })
+}
+
+/// The drop-in libraries, the device at `device`; the programs' TCP connection stays where it was.
+fn ibex_at(device: IpAddr) -> Result<End> {
+    let mut end = ibex()?;
+    end.env.push(("IBEX_SOFT_ADDR", device.to_string()));
+    Ok(end)
 }
 
 impl Link {
-    /// The software device at both ends, with its defaults.
-    pub(super) fn loopback() -> Result<Link> {
-        let end = ibex(IpAddr::from([127, 0, 0, 1]), &[], false)?;
-        let name = "ibex → ibex".to_owned();
-        Ok(Link { name, kind: Kind::Loopback, server: end.clone(), client: end, patience: 1 })
+    /// The software device at both ends of this host: with its defaults; at two addresses, where every packet passes
+    /// by port 4791 as between hosts; at an IPv6 address.
+    pub(super) fn local() -> Result<[Link; 3]> {
+        let link = |name: &str, kind, server: End, client: End| {
+            let name = format!("ibex → ibex{name}");
+            Link { name, kind, server, client, patience: 1 }
+        };
+        let second = |last| ibex_at(IpAddr::from([127, 0, 0, last]));
+        let v6 = ibex_at(IpAddr::from(Ipv6Addr::LOCALHOST))?;
+        Ok([
+            link("", Kind::Loopback, ibex()?, ibex()?),
+            link(", two addresses", Kind::Addressed, second(2)?, second(3)?),
+            link(", IPv6", Kind::Addressed, v6.clone(), v6),
+        ])
     }
 
     /// Both directions between the software device in network namespace b and rxe1, as `tests/vm/lib.sh` sets up.
     pub(super) fn kernel(series: &str, loss: u32) -> Result<[Link; 2]> {
-        let soft = ibex(IpAddr::from([10, 78, 0, 2]), &["ip", "netns", "exec", "b"], true)?;
+        let inside = IpAddr::from([10, 78, 0, 2]);
+        let prefix = ["ip", "netns", "exec", "b"].map(str::to_owned).to_vec();
+        let soft = End { prefix, address: inside, ..ibex_at(inside)? };
         let address = IpAddr::from([10, 78, 0, 1]);
         let rxe = End { label: "rxe", prefix: Vec::new(), env: Vec::new(), device: "rxe1", address };
         let suffix = if loss == 0 { String::new() } else { format!(", {loss} % loss") };

@@ -2,7 +2,7 @@
 //!
 //! Every case is a program of `ibverbs-utils` or `perftest`, run as two processes, server and client, with the drop-in
 //! libraries in `LD_LIBRARY_PATH`:
-//! - on this machine, the device on both ends, over its default address;
+//! - on this machine, the device on both ends, over its default address, two addresses, and IPv6;
 //! - in the virtual machine of [`crate::vm`], the device in a network namespace at one end and the kernel's rxe, with
 //!   the system's libraries, at the other; both ways, without and with 1 % packet loss.
 //!
@@ -62,7 +62,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     util::apt(&PACKAGES)?;
     dropin::run(&dropin::Args { check: true })?;
-    let mut rows = run_link(&Link::loopback()?, args, &mut |row| println!("{row}"))?;
+    let mut rows = Vec::new();
+    for link in Link::local()? {
+        rows.extend(run_link(&link, args, &mut |row| println!("{row}"))?);
+    }
     if !args.no_vm {
         for series in lab::series(args) {
             rows.extend(lab::run(series, args)?);
