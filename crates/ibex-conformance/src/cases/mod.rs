@@ -11,9 +11,12 @@ pub mod device;
 pub mod events;
 pub mod failure;
 pub mod ownership;
+pub mod posting;
 pub mod queues;
+pub mod remote;
 pub mod states;
 pub mod teardown;
+pub mod threads;
 
 /// Every case of the suite.
 pub fn all() -> Vec<Case> {
@@ -27,6 +30,9 @@ pub fn all() -> Vec<Case> {
         failure::cases(),
         ownership::cases(),
         teardown::cases(),
+        posting::cases(),
+        threads::cases(),
+        remote::cases(),
     ]
     .concat()
 }
