@@ -49,7 +49,7 @@ pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     let install = || {
         run(cmd("apt-get")
             .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(["install", "-y", "-q", "--no-install-recommends"])
+            .args(["install", "-y", "-q", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"])
             .args(&missing))
     };
     run(cmd("apt-get").args(["update", "-q"])).and_then(|()| install()).with_context(|| {
