@@ -13,12 +13,21 @@ const BITS_24: u32 = 0x00ff_ffff;
 /// Number of a queue pair, 24 bits; 0 and 1 are the management queue pairs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Qpn(u32);
+pub struct Qpn(#[serde(deserialize_with = "within_24_bits")] u32);
 
 /// Packet sequence number, 24 bits, counting modulo 2^24.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Psn(u32);
+pub struct Psn(#[serde(deserialize_with = "within_24_bits")] u32);
+
+/// Reads a number of 24 bits: what a peer sends is not to be believed.
+fn within_24_bits<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = u32::deserialize(deserializer)?;
+    if number <= BITS_24 {
+        return Ok(number);
+    }
+    Err(serde::de::Error::custom(format_args!("{number:#x} has more than 24 bits")))
+}
 
 impl Qpn {
     /// The queue pair numbered by the low 24 bits of `number`.
