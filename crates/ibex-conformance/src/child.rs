@@ -1,9 +1,9 @@
 //! The second process of the cases that need one: this program, started again with a role in its environment.
 //!
 //! The child speaks lines on its standard input and output: the two ends exchange endpoints and words like `ready` with
-//! them. A child is killed when its handle is dropped, so that no case leaves one behind.
+//! them, and as channels of bytes the same pipes carry what the safe crate exchanges. A child is killed when its handle is dropped, so that no case leaves one behind.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::cases;
@@ -72,6 +72,14 @@ impl Peer {
         line.trim_end().to_owned()
     }
 
+    /// Waits until the child ends by itself; true if it did so with success.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn ends(&mut self) -> bool {
+        self.child.wait().expect("a child can be waited for").success()
+    }
+
     /// Kills the child without warning and waits for its end.
     pub fn kill(mut self) {
         self.end();
@@ -87,6 +95,44 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// The child's output, after the lines that were read from it.
+impl Read for Peer {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.output.read(out)
+    }
+}
+
+/// The child's input.
+impl Write for Peer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.input.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.input.flush()
+    }
+}
+
+/// The child's side of the two pipes, as a channel of bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Parent;
+
+impl Read for Parent {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        io::stdin().read(out)
+    }
+}
+
+impl Write for Parent {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stdout().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
     }
 }
 

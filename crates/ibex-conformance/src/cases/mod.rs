@@ -12,6 +12,7 @@ pub mod events;
 pub mod failure;
 pub mod ownership;
 pub mod posting;
+pub mod processes;
 pub mod queues;
 pub mod remote;
 pub mod states;
@@ -33,11 +34,12 @@ pub fn all() -> Vec<Case> {
         posting::cases(),
         threads::cases(),
         remote::cases(),
+        processes::cases(),
     ]
     .concat()
 }
 
 /// What a second process can be asked to do.
 pub(crate) fn roles() -> Vec<(&'static str, fn())> {
-    failure::roles()
+    [failure::roles(), processes::roles()].concat()
 }
