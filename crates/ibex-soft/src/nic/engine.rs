@@ -4,6 +4,7 @@
 //! so packets of one queue pair are handled in order.
 
 use std::cell::OnceCell;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLockReadGuard, TryLockError};
 
 use ibex_proto::Nanos;
@@ -95,13 +96,13 @@ impl Nic {
     }
 
     /// One round for a thread that was woken; `None` if another receives already.
-    pub(super) fn try_round(&self, scan: Scan) -> Option<Received> {
+    pub(super) fn try_round(&self, scan: Scan, lazy: bool) -> Option<Received> {
         let mut engine = match self.engine.try_lock() {
             Ok(engine) => engine,
             Err(TryLockError::Poisoned(error)) => error.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        Some(self.round(&mut engine, scan, false))
+        Some(self.round(&mut engine, scan, lazy))
     }
 
     /// Receives once. With `lazy`, acknowledgements may be left for requests that the caller is about to post, or for the
@@ -111,6 +112,7 @@ impl Nic {
         // The tables are locked and the clock is read when there is something to do: most rounds of a spinning caller
         // find nothing.
         let tables = Tables { nic: self, held: OnceCell::new() };
+        let owed = !owing.is_empty();
         for qp in owing.drain(..) {
             let held = tables.held();
             let mut inner = qp.lock();
@@ -141,6 +143,9 @@ impl Nic {
             }
         }
         tx.flush(&self.wire);
+        if owed || !owing.is_empty() {
+            self.owing.store(!owing.is_empty(), Ordering::Relaxed);
+        }
         received
     }
 

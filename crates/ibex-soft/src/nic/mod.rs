@@ -64,6 +64,8 @@ pub(crate) struct Nic {
     kick: EventFd,
     /// When the thread will wake by itself, on the clock of [`Nic::now`]; 0 while it is awake.
     wakes_at: AtomicU64,
+    /// Whether an acknowledgement was left for a request to come.
+    owing: AtomicBool,
     /// Whether the program blocks in `wait_event`, which programs that poll the descriptor never do.
     blocking: AtomicBool,
     /// Whether the thread has left the sockets to callers.
@@ -136,6 +138,7 @@ impl Nic {
             baton: EventFd::new()?,
             kick: EventFd::new()?,
             wakes_at: AtomicU64::new(0),
+            owing: AtomicBool::new(false),
             blocking: AtomicBool::new(false),
             aside: AtomicBool::new(false),
             recall: AtomicBool::new(false),

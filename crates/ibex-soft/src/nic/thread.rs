@@ -104,7 +104,7 @@ impl<'a> Watcher<'a> {
         let callers = nic.polls.load(Ordering::Relaxed) != self.seen;
         self.seen = nic.polls.load(Ordering::Relaxed);
         self.late = if callers { self.late + 1 } else { 0 };
-        if self.late < self.patience && nic.try_round(Scan::Full).is_none() {
+        if self.late < self.patience && nic.try_round(Scan::Full, false).is_none() {
             // Somebody is at it; to wake again and again for the packets they have not come to would only take the
             // processor from them.
             self.late = self.patience;
@@ -125,19 +125,20 @@ impl<'a> Watcher<'a> {
                 return;
             }
             self.chores();
+            let polled = nic.polls.load(Ordering::Relaxed) != polls;
             if nic.leading.load(Ordering::SeqCst) > 0 {
-                tick = (tick * 2).min(LONG_TICK);
+                tick = if polled { TICK } else { (tick * 2).min(LONG_TICK) };
                 continue;
             }
             tick = (tick * 2).min(TICK);
             looks += 1;
             let recalled = nic.recall.swap(false, Ordering::SeqCst);
-            if !recalled && nic.polls.load(Ordering::Relaxed) != polls {
+            if !recalled && polled {
                 continue;
             }
             // Nobody polls any more, unless a caller was pushed from its processor in the middle of it. This round also
             // sends what callers left owing.
-            if nic.try_round(Scan::Full).is_none() {
+            if nic.try_round(Scan::Full, false).is_none() {
                 continue;
             }
             if looks > PROVEN {

@@ -47,7 +47,6 @@ impl Nic {
     /// Whether the thread is going to do a round soon, whatever callers do.
     pub(super) fn will_look_in(&self) -> bool {
         self.aside.load(Ordering::Relaxed)
-            && self.leading.load(Ordering::Relaxed) == 0
             && self.wakes_at.load(Ordering::Relaxed) < self.now() + UNATTENDED_NS
     }
 
@@ -80,9 +79,14 @@ impl Nic {
             if events.is_ready() {
                 return Ok(());
             }
+            // What the caller has not answered by now, it will not answer soon.
+            if self.owing.load(Ordering::Relaxed) {
+                self.try_round(Scan::Quick, false);
+                continue;
+            }
             if sleep(&mut fds, deadline)? {
                 let sockets = fds[1..].iter().any(|fd| fd.revents != 0);
-                if sockets && self.try_round(Scan::Full).is_none() {
+                if sockets && self.try_round(Scan::Full, self.will_look_in()).is_none() {
                     // Somebody else has the packets; let them finish.
                     std::thread::yield_now();
                 }
