@@ -1,6 +1,6 @@
 //! The few system calls the standard library does not offer: event counters, waiting on descriptors, fork handlers.
 //!
-//! Owns no state. Sockets are [`crate::net`]'s. See `eventfd(2)`, `ppoll(2)`, `pthread_atfork(3)`, `sigprocmask(2)`.
+//! Owns no state. Sockets are [`crate::net`]'s. See `eventfd(2)`, `ppoll(2)`, `pthread_atfork(3)`, `atexit(3)`, `sigprocmask(2)`.
 //!
 //! # Safety
 //! Every call gets descriptors that are open for its length and pointers to locals of the right type; results are
@@ -110,6 +110,16 @@ pub(crate) fn at_fork(child: extern "C" fn()) -> io::Result<()> {
     // documentation promises about async-signal safety.
     let code = unsafe { libc::pthread_atfork(None, None, Some(handler(child))) };
     if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
+}
+
+/// Runs `handler` when the process ends by exit(3) or by returning from `main`.
+///
+/// # Errors
+/// `ENOMEM`.
+pub(crate) fn at_exit(handler: extern "C" fn()) -> io::Result<()> {
+    // SAFETY: the handler is a plain function that lives as long as the program.
+    let code = unsafe { libc::atexit(handler) };
+    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOMEM)) }
 }
 
 /// The type pthread_atfork wants: calling a safe function through an unsafe pointer type is always allowed.

@@ -40,6 +40,8 @@ fn a_child_gets_errors_and_a_device_of_its_own() {
         let mut sges = [pair.am.sge(0, 64)];
         assert_eq!(pair.a.try_post(&mut wr(IBV_WR_SEND, 1, &mut sges)), libc::EIO);
         assert!(c!((v().alloc_pd)(pair.a.pd.1.0)).is_null());
+        let mut event = std::mem::MaybeUninit::uninit();
+        assert_eq!(c!((v().get_async_event)(pair.a.pd.1.0, event.as_mut_ptr())), -1);
         assert_eq!(c!((v().destroy_qp)(pair.a.qp)), libc::EIO);
         assert_eq!(c!((v().close_device)(pair.a.pd.1.0)), 0);
         exchange(&Pair::new());

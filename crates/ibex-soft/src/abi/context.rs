@@ -39,6 +39,11 @@ pub(super) struct Shared {
 type ContextObject = Object<verbs_context, Arc<Shared>>;
 
 impl Shared {
+    /// Whether this process opened the context, and not one it was forked from.
+    pub(super) fn is_ours(&self) -> bool {
+        self.open.is_ours()
+    }
+
     /// The NIC, if it still works.
     ///
     /// # Errors

@@ -33,6 +33,10 @@ pub unsafe extern "C" fn ibv_get_async_event(
     minus_one(|| {
         // SAFETY: the caller's promise.
         let shared = unsafe { shared(context) }?;
+        if !shared.is_ours() {
+            // The queue's lock may be held for ever, and its descriptor's count is the parent's.
+            return Err(libc::EIO);
+        }
         let found = loop {
             if let Some(found) = take(shared) {
                 break found;

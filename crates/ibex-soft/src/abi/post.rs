@@ -20,7 +20,7 @@ use ibex_wire::Rkey;
 use super::object::code;
 use super::qp;
 use crate::memory;
-use crate::qp::{Payload, Poster, SendRequest};
+use crate::qp::{MAX_SGE, Payload, Poster, SendRequest};
 
 /// `ibv_post_send(3)`. Requests before the one that fails are carried out.
 pub(super) unsafe extern "C" fn post_send(
@@ -91,6 +91,10 @@ fn list<'a>(first: *const ibv_sge, count: c_int) -> Result<&'a [ibv_sge], i32> {
     let count = usize::try_from(count).map_err(|_| libc::EINVAL)?;
     if count == 0 {
         return Ok(&[]);
+    }
+    // Refused before it is read: no queue takes as many.
+    if count > MAX_SGE as usize {
+        return Err(libc::EINVAL);
     }
     if first.is_null() || !first.is_aligned() {
         return Err(libc::EINVAL);

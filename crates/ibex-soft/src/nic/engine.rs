@@ -70,6 +70,18 @@ impl<'a> Tables<'a> {
     }
 }
 
+/// Fails the device if a panic passes: queue pairs on the engine's lists might never be driven again, and who waits for
+/// them has to learn of it.
+struct Fuse<'a>(&'a Nic);
+
+impl Drop for Fuse<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail();
+        }
+    }
+}
+
 impl Nic {
     /// One round for a caller that polls: returns at once if another thread receives already.
     pub(crate) fn progress(&self) {
@@ -108,6 +120,7 @@ impl Nic {
     /// Receives once. With `lazy`, acknowledgements may be left for requests that the caller is about to post, or for the
     /// next round.
     fn round(&self, engine: &mut Engine, scan: Scan, lazy: bool) -> Received {
+        let _fuse = Fuse(self);
         let Engine { ring, tx, dirty, owing, .. } = engine;
         // The tables are locked and the clock is read when there is something to do: most rounds of a spinning caller
         // find nothing.
@@ -147,6 +160,47 @@ impl Nic {
             self.owing.store(!owing.is_empty(), Ordering::Relaxed);
         }
         received
+    }
+
+    /// Sends what callers' rounds left owing. Waits for a round in progress: what it leaves is sent, too.
+    pub(super) fn pay(&self) {
+        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        let Engine { tx, owing, .. } = &mut *engine;
+        if owing.is_empty() {
+            return;
+        }
+        let mrs = self.regions();
+        let now = self.now();
+        for qp in owing.drain(..) {
+            qp.pay(self, &mrs, &mut qp.lock(), tx, now);
+        }
+        tx.flush(&self.wire);
+        self.owing.store(false, Ordering::Relaxed);
+    }
+
+    /// [`Nic::pay`] without waiting for any lock; false if one was held, and something may still be owed.
+    pub(super) fn try_pay(&self) -> bool {
+        let mut engine = match self.engine.try_lock() {
+            Ok(engine) => engine,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let mrs = match self.mrs.try_read() {
+            Ok(mrs) => mrs,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let now = self.now();
+        let Engine { tx, owing, .. } = &mut *engine;
+        owing.retain(|qp| match qp.try_lock() {
+            Some(mut inner) => {
+                qp.pay(self, &mrs, &mut inner, tx, now);
+                false
+            }
+            None => true,
+        });
+        tx.flush(&self.wire);
+        owing.is_empty()
     }
 
     /// Looks at every queue pair whose time has come.

@@ -9,6 +9,7 @@
 //! | `thread` | the thread that drives it otherwise, and how it stands back |
 //! | `wait` | callers that block for an event, driving it meanwhile |
 //! | `timers` | the queue of times at which queue pairs want to be looked at |
+//! | `exit` | acknowledgements still owed when the process ends |
 //! | `registry` | which NICs the process has; fork |
 //!
 //! # Who drives
@@ -19,6 +20,7 @@
 //! every millisecond. Timers are always the thread's.
 
 mod engine;
+mod exit;
 mod registry;
 mod thread;
 mod timers;
@@ -73,6 +75,8 @@ pub(crate) struct Nic {
     /// Whether the thread is to come back to them at once.
     recall: AtomicBool,
     stop: AtomicBool,
+    /// Whether the process is ending: nothing may be left for later.
+    ending: AtomicBool,
     /// Whether something in the device went wrong beyond repair.
     failed: AtomicBool,
     /// Where to tell of that.
@@ -143,6 +147,7 @@ impl Nic {
             aside: AtomicBool::new(false),
             recall: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             contexts: Mutex::default(),
             domains: AtomicU32::new(1),
@@ -202,6 +207,8 @@ impl Nic {
                 qp.drive(self, &mrs, &mut inner);
             }
             qp.reset(&mut inner);
+            // A timer must not find a later queue pair of this number.
+            self.timers.lock().unwrap_or_else(PoisonError::into_inner).remove(inner.timer, num);
         }
         self.wire.free_qpn(num);
     }
@@ -222,6 +229,8 @@ impl Nic {
         for events in contexts.iter().filter_map(Weak::upgrade) {
             events.push(AsyncEvent::Device(ibex_sys::IBV_EVENT_DEVICE_FATAL));
         }
+        // Whoever blocks passes it on to the next.
+        self.baton.add();
     }
 
     /// Whether the device has failed.
@@ -262,8 +271,9 @@ impl Nic {
     }
 
     /// Has the queue pair looked at when `due` comes.
-    pub(crate) fn timer(&self, due: Nanos, qp: u32) {
-        self.timers.lock().unwrap_or_else(PoisonError::into_inner).add(due, qp);
+    /// `before` is what its entry is for now, if it has one.
+    pub(crate) fn timer(&self, before: Nanos, due: Nanos, qp: u32) {
+        self.timers.lock().unwrap_or_else(PoisonError::into_inner).enter(before, due, qp);
         if due < self.wakes_at.load(Ordering::SeqCst) {
             self.kick.add();
         }

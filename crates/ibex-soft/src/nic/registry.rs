@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::thread::JoinHandle;
 
-use super::{Nic, OpenError};
+use super::{Nic, OpenError, exit};
 use crate::net::Config;
 use crate::os;
 
@@ -39,6 +39,12 @@ pub(crate) fn generation() -> Generation {
     GENERATION.load(Ordering::Relaxed)
 }
 
+/// The calling process's NICs, unless one is just being opened or closed. Waits for no lock.
+pub(super) fn live() -> Vec<Arc<Nic>> {
+    let live = LIVE.get(generation() as usize).and_then(|live| live.try_lock().ok());
+    live.map_or_else(Vec::new, |live| live.iter().filter_map(Weak::upgrade).collect())
+}
+
 /// Opens the NIC of this configuration, or shares the one that is open.
 ///
 /// # Errors
@@ -48,6 +54,8 @@ pub(crate) fn open(config: &Config) -> Result<Arc<OpenNic>, OpenError> {
     FORK_HANDLER.call_once(|| {
         // Without memory for the handler a child would only keep the parent's sockets open longer.
         let _ = os::at_fork(in_child);
+        // Nor can a process end with what it owes to its peers: they notice late.
+        let _ = os::at_exit(exit::at_exit);
     });
     let generation = generation();
     let index = generation as usize;

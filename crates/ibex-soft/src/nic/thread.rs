@@ -84,6 +84,8 @@ impl<'a> Watcher<'a> {
                 self.nic.aside.store(true, Ordering::SeqCst);
                 self.stand_aside();
                 self.nic.aside.store(false, Ordering::SeqCst);
+                // A round that began before may have left something for the thread's next look, which is not near.
+                self.nic.pay();
             }
         }
     }
@@ -127,6 +129,10 @@ impl<'a> Watcher<'a> {
             self.chores();
             let polled = nic.polls.load(Ordering::Relaxed) != polls;
             if nic.leading.load(Ordering::SeqCst) > 0 {
+                // It may not receive for long: what others left owing when they last polled would wait with it.
+                if nic.owing.load(Ordering::SeqCst) {
+                    nic.pay();
+                }
                 tick = if polled { TICK } else { (tick * 2).min(LONG_TICK) };
                 continue;
             }
@@ -165,9 +171,13 @@ impl<'a> Watcher<'a> {
         let timer = nic.timers.lock().unwrap_or_else(PoisonError::into_inner).next();
         let timer = timer.map(|due| Duration::from_nanos(due.saturating_sub(now)));
         let chores = self.housekeeping.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = [limit, timer, chores].into_iter().flatten().min();
+        let mut timeout = [limit, timer, chores].into_iter().flatten().min();
         if let Some(timeout) = timeout {
-            nic.wakes_at.store(now + timeout.as_nanos() as Nanos, Ordering::SeqCst);
+            nic.wakes_at.store(now.saturating_add(timeout.as_nanos() as Nanos), Ordering::SeqCst);
+        }
+        if !sockets && nic.leading.load(Ordering::SeqCst) == 0 {
+            // The caller that watched the sockets may have left before it could see that this sleep is a long one.
+            timeout = timeout.map(|long| long.min(TICK));
         }
         let fds = if sockets { &mut self.fds[..] } else { &mut self.fds[..1] };
         // Errors (a signal cannot be, all are blocked) show as nothing ready.

@@ -1,28 +1,34 @@
 //! The queue of times at which queue pairs want to be looked at.
 //!
-//! Owns order only. A queue pair enters at most one entry earlier than the one it has; an entry that turns out to be too
-//! early costs one look, since deadlines move with every acknowledgement and the queue is not told.
+//! Owns order only. A queue pair has one entry at most: a sooner one takes the place of the one it has, so that a peer
+//! which makes it wait briefly again and again (RNR) adds nothing. An entry that turns out to be too early costs one look,
+//! since deadlines move with every acknowledgement and the queue is not told.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 
 use ibex_proto::Nanos;
 
 /// Deadlines, soonest first.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    queue: BinaryHeap<Reverse<(Nanos, u32)>>,
+    queue: BTreeSet<(Nanos, u32)>,
 }
 
 impl Timers {
-    /// Enters a queue pair.
-    pub(super) fn add(&mut self, due: Nanos, qp: u32) {
-        self.queue.push(Reverse((due, qp)));
+    /// Enters a queue pair, whose entry so far is for `before` if it has one.
+    pub(super) fn enter(&mut self, before: Nanos, due: Nanos, qp: u32) {
+        self.queue.remove(&(before, qp));
+        self.queue.insert((due, qp));
+    }
+
+    /// Takes out the entry of a queue pair that is going, if it has one for `due`.
+    pub(super) fn remove(&mut self, due: Nanos, qp: u32) {
+        self.queue.remove(&(due, qp));
     }
 
     /// The soonest deadline.
     pub(super) fn next(&self) -> Option<Nanos> {
-        self.queue.peek().map(|Reverse((due, _))| *due)
+        self.queue.first().map(|&(due, _)| due)
     }
 
     /// Takes out a queue pair whose time has come.
@@ -30,7 +36,7 @@ impl Timers {
         if self.next()? > now {
             return None;
         }
-        self.queue.pop().map(|Reverse((_, qp))| qp)
+        self.queue.pop_first().map(|(_, qp)| qp)
     }
 }
 
@@ -41,14 +47,33 @@ mod tests {
     #[test]
     fn entries_come_out_when_due_soonest_first() {
         let mut timers = Timers::default();
-        timers.add(30, 3);
-        timers.add(10, 1);
-        timers.add(20, 2);
+        timers.enter(Nanos::MAX, 30, 3);
+        timers.enter(Nanos::MAX, 10, 1);
+        timers.enter(Nanos::MAX, 20, 2);
         assert_eq!(timers.next(), Some(10));
         assert_eq!(timers.take_due(9), None);
         assert_eq!(timers.take_due(25), Some(1));
         assert_eq!(timers.take_due(25), Some(2));
         assert_eq!(timers.take_due(25), None);
         assert_eq!(timers.next(), Some(30));
+    }
+
+    #[test]
+    fn a_queue_pair_that_waits_briefly_again_and_again_has_one_entry() {
+        let mut timers = Timers::default();
+        let far = 1_000_000;
+        let mut entry = Nanos::MAX;
+        for now in (0..10_000).step_by(10) {
+            // The retransmission timer, then a short wait before it, which passes.
+            timers.enter(entry, now + far, 7);
+            timers.enter(now + far, now + 5, 7);
+            assert_eq!(timers.queue.len(), 1);
+            assert_eq!(timers.take_due(now + 5), Some(7));
+            entry = Nanos::MAX;
+        }
+        assert_eq!(timers.next(), None);
+        timers.enter(entry, far, 7);
+        timers.remove(far, 7);
+        assert_eq!(timers.next(), None);
     }
 }

@@ -28,6 +28,11 @@ impl Nic {
             if events.is_ready() {
                 return Ok(());
             }
+            if self.has_failed() {
+                // On to the next who waits.
+                self.baton.add();
+                return Err(libc::EIO);
+            }
             if let Some(outcome) = self.try_lead(events, deadline) {
                 return outcome;
             }
@@ -46,7 +51,8 @@ impl Nic {
 
     /// Whether the thread is going to do a round soon, whatever callers do.
     pub(super) fn will_look_in(&self) -> bool {
-        self.aside.load(Ordering::Relaxed)
+        self.aside.load(Ordering::SeqCst)
+            && !self.ending.load(Ordering::SeqCst)
             && self.wakes_at.load(Ordering::Relaxed) < self.now() + UNATTENDED_NS
     }
 
@@ -61,7 +67,7 @@ impl Nic {
         let outcome = self.lead(events, deadline);
         self.leading.store(0, Ordering::SeqCst);
         drop(leader);
-        if self.followers.load(Ordering::SeqCst) > 0 {
+        if self.followers.load(Ordering::SeqCst) > 0 || self.has_failed() {
             self.baton.add();
         }
         if self.aside.load(Ordering::SeqCst)
@@ -74,10 +80,13 @@ impl Nic {
 
     fn lead<T>(&self, events: &EventQueue<T>, deadline: Option<Instant>) -> Result<(), i32> {
         let [direct, rest] = self.wire.fds();
-        let mut fds = [watch(events.fd()), watch(direct), watch(rest)];
+        let mut fds = [watch(events.fd()), watch(direct), watch(rest), watch(self.baton.raw())];
         loop {
             if events.is_ready() {
                 return Ok(());
+            }
+            if self.has_failed() {
+                return Err(libc::EIO);
             }
             // What the caller has not answered by now, it will not answer soon.
             if self.owing.load(Ordering::Relaxed) {
@@ -85,12 +94,20 @@ impl Nic {
                 continue;
             }
             if sleep(&mut fds, deadline)? {
-                let sockets = fds[1..].iter().any(|fd| fd.revents != 0);
+                if fds[3].revents != 0 {
+                    // For a follower, who has no need of it now that there is a leader; or the device has failed.
+                    self.baton.take();
+                }
+                let sockets = fds[1..3].iter().any(|fd| fd.revents != 0);
                 if sockets && self.try_round(Scan::Full, self.will_look_in()).is_none() {
                     // Somebody else has the packets; let them finish.
                     std::thread::yield_now();
                 }
                 self.polled();
+                // Traffic of others may keep the sockets readable for ever.
+                if passed(deadline) && !events.is_ready() {
+                    return Err(libc::ETIMEDOUT);
+                }
             }
         }
     }
@@ -99,7 +116,8 @@ impl Nic {
     fn follow<T>(&self, events: &EventQueue<T>, deadline: Option<Instant>) -> Result<(), i32> {
         let mut fds = [watch(events.fd()), watch(self.baton.raw())];
         sleep(&mut fds, deadline)?;
-        if fds[1].revents != 0 {
+        // Who has what it waited for leaves the baton to the others.
+        if fds[1].revents != 0 && fds[0].revents == 0 {
             self.baton.take();
         }
         Ok(())
@@ -125,3 +143,7 @@ pub(crate) fn sleep(fds: &mut [libc::pollfd], deadline: Option<Instant>) -> Resu
 fn passed(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|at| at <= Instant::now())
 }
+
+#[cfg(test)]
+#[path = "wait_tests.rs"]
+mod tests;

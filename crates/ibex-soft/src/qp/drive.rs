@@ -91,6 +91,13 @@ impl Qp {
         nic.return_batch(tx);
     }
 
+    /// Sends what is owed, and does nothing else: no lock is taken. The caller flushes `tx`.
+    pub(crate) fn pay(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch, now: Nanos) {
+        if inner.owes() {
+            self.transmit(nic, mrs, inner, tx, now);
+        }
+    }
+
     /// Drains the transport. The caller flushes `tx`.
     pub(crate) fn drive_with(
         &self,
@@ -131,8 +138,8 @@ impl Qp {
         if let Some(due) = inner.proto.poll_timeout()
             && due < inner.timer
         {
+            nic.timer(inner.timer, due, self.num);
             inner.timer = due;
-            nic.timer(due, self.num);
         }
     }
 

@@ -23,7 +23,7 @@ mod transition;
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use ibex_proto::{
     InitAttr, Nanos, QpState, RcCaps, RcQp, RemoteAccess, RtrAttr, RtsAttr, Tuning, ack_timeout,
@@ -139,6 +139,15 @@ impl Qp {
     /// program has been told by `EIO`.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock, if nobody holds it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Inner>> {
+        match self.inner.try_lock() {
+            Ok(inner) => Some(inner),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Changes attributes and state. `address` is the destination that `attr.ah_attr` names, if it can be reached.
