@@ -15,7 +15,6 @@ pub(crate) const DEFAULT_PORT: u16 = 7471;
 #[command(
     name = "ibex",
     version,
-    about,
     after_help = "Exit status: 0 success, 1 failure (the reason is on standard error), 2 wrong usage.\n\
                   Without --device, a NIC is used if the host has one, otherwise the built-in software device \
                   (IBEX_DEVICE chooses too)."

@@ -91,18 +91,29 @@ fn a_killed_peer_is_an_error_and_no_hang() {
     }
 }
 
+/// The fields of a process after its name: state, parent, and so on.
+fn stat(pid: &str) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit(") ").next()?.split(' ').map(str::to_owned).collect())
+}
+
+fn child_of(parent: u32) -> Option<String> {
+    let pids =
+        std::fs::read_dir("/proc").unwrap().flatten().map(|item| item.file_name().into_string().unwrap());
+    let is_child = |pid: &String| stat(pid).is_some_and(|stat| stat.get(1) == Some(&parent.to_string()));
+    pids.filter(|pid| pid.parse::<u32>().is_ok()).find(is_child)
+}
+
 #[test]
 fn the_second_process_ends_with_the_first() {
     let mut first =
         ibex(&["bench", "--ops", "send_lat", "--sizes", "64", "--iters", "100000000"]).spawn().unwrap();
-    let children = format!("/proc/{0}/task/{0}/children", first.id());
     let begin = Instant::now();
     let second = loop {
-        let text = std::fs::read_to_string(&children).unwrap_or_default();
-        match text.split_whitespace().next() {
-            Some(pid) => break pid.to_owned(),
-            None => assert!(begin.elapsed() < LIMIT, "no second process"),
+        if let Some(pid) = child_of(first.id()) {
+            break pid;
         }
+        assert!(begin.elapsed() < LIMIT, "no second process");
         std::thread::sleep(Duration::from_millis(10));
     };
     std::thread::sleep(Duration::from_millis(300));
@@ -110,10 +121,7 @@ fn the_second_process_ends_with_the_first() {
     first.wait().unwrap();
     let killed = Instant::now();
     // A process that has ended but is not collected yet counts as ended.
-    let running = || {
-        std::fs::read_to_string(format!("/proc/{second}/stat"))
-            .is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
-    };
+    let running = || stat(&second).is_some_and(|stat| stat[0] != "Z");
     while running() {
         assert!(killed.elapsed() < NOTICE, "the second process outlives the first");
         std::thread::sleep(Duration::from_millis(20));

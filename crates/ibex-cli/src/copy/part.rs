@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use blake3::Hasher;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps};
@@ -18,6 +19,10 @@ use rustix::io::Errno;
 use super::path;
 use super::record::Mtime;
 
+/// A copy that was just broken off may hold its lock for as long as its server takes to notice.
+const BUSY: Duration = Duration::from_millis(500);
+/// Between two attempts to lock.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Pieces in which existing bytes are read to be hashed.
 const PIECE: usize = 1 << 20;
 
@@ -128,6 +133,7 @@ impl Part {
 /// Opens and locks a part. Two copies to the same place must not write one part.
 fn lock_part(dir: &OwnedFd, part: &OsStr) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let begin = Instant::now();
     loop {
         // Nobody else reads it before it is whole.
         let file = File::from(rustix::fs::openat(dir, part, flags, Mode::RUSR | Mode::WUSR)?);
@@ -137,6 +143,10 @@ fn lock_part(dir: &OwnedFd, part: &OsStr) -> io::Result<File> {
         }
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
+            Err(Errno::WOULDBLOCK) if begin.elapsed() < BUSY => {
+                std::thread::sleep(PAUSE);
+                continue;
+            }
             Err(Errno::WOULDBLOCK) => {
                 return Err(io::Error::new(ErrorKind::ResourceBusy, "another copy is writing the same file"));
             }
