@@ -36,7 +36,7 @@ pub enum Error {
     Post(#[from] PostError),
     /// An operation that ran and failed.
     #[error(transparent)]
-    Completion(#[from] Box<CompletionError>),
+    Completion(#[from] CompletionError),
     /// An operation did not finish in the time given.
     #[error(
         "the operation did not finish in the time given; it is still running and keeps its buffer until it ends"

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
-use std::ops::Deref;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::addr::Rkey;
 use crate::cq::CqInner;
 use crate::mem::Source;
 use crate::qp::{PostError, QpShared};
-use crate::queue::Ring;
+use crate::queue::{Ring, Slot};
 use crate::wc::{CompletionError, Opcode, Record, Status, WorkCompletion};
 
 mod sealed {
@@ -36,9 +36,15 @@ pub trait Work: sealed::Sealed + Sized + Send + 'static {
     /// What a successful operation gives.
     type Output;
 
-    /// Makes it.
+    /// Makes it; `received` says whether it was a receive.
     #[doc(hidden)]
-    fn finish(self, wc: WorkCompletion) -> Self::Output;
+    fn finish(self, wc: WorkCompletion, received: bool) -> Self::Output;
+
+    /// Takes what the device left in memory that goes with the slot, while the slot still is the operation's. Must not
+    /// panic.
+    #[doc(hidden)]
+    #[inline]
+    fn land(&mut self) {}
 }
 
 impl<S: Source> sealed::Sealed for S {}
@@ -47,8 +53,8 @@ impl<S: Source> Work for S {
     type Output = (S, WorkCompletion);
 
     #[inline]
-    fn finish(mut self, wc: WorkCompletion) -> Self::Output {
-        if wc.opcode().is_recv() {
+    fn finish(mut self, wc: WorkCompletion, received: bool) -> Self::Output {
+        if received {
             // A WRITE with immediate data consumes a receive and puts nothing into its buffer.
             let bytes = if wc.opcode() == Opcode::RECV { wc.byte_len() } else { 0 };
             self.received(bytes);
@@ -67,7 +73,7 @@ impl Work for Inline {
     type Output = WorkCompletion;
 
     #[inline]
-    fn finish(self, wc: WorkCompletion) -> WorkCompletion {
+    fn finish(self, wc: WorkCompletion, _: bool) -> WorkCompletion {
         wc
     }
 }
@@ -76,15 +82,17 @@ impl Work for Inline {
 #[derive(Clone, Copy, Debug)]
 pub struct Atomic {
     cell: *const u64,
+    /// What lay there when the operation was claimed: from then on the word is the next request's, or gone.
+    former: u64,
 }
 
-// SAFETY: the word belongs to this operation alone until it ends.
+// SAFETY: the word belongs to this operation alone until its slot is freed.
 unsafe impl Send for Atomic {}
 
 impl Atomic {
     /// The word at `cell`, which lives as long as the queue pair's shared part.
     pub(crate) fn new(cell: *const u64) -> Self {
-        Self { cell }
+        Self { cell, former: 0 }
     }
 }
 
@@ -93,9 +101,16 @@ impl sealed::Sealed for Atomic {}
 impl Work for Atomic {
     type Output = u64;
 
-    fn finish(self, _: WorkCompletion) -> u64 {
-        // SAFETY: aligned, mapped while the operation's queue pair exists, written by the device before the completion.
-        unsafe { crate::mem::load_u64(self.cell) }
+    #[inline]
+    fn land(&mut self) {
+        // SAFETY: aligned; mapped, since the operation keeps the queue pair's shared part until it has its slot's memory;
+        // written by the device before the completion, and by nobody else before the slot is free.
+        self.former = unsafe { crate::mem::load_u64(self.cell) };
+    }
+
+    #[inline]
+    fn finish(self, _: WorkCompletion, _: bool) -> u64 {
+        self.former
     }
 }
 
@@ -104,24 +119,6 @@ impl Work for Atomic {
 pub(crate) enum Side {
     Send,
     Recv,
-}
-
-/// The queue pair of an operation, borrowed or shared.
-enum Link<'q> {
-    Borrowed(&'q Arc<QpShared>),
-    Shared(Arc<QpShared>),
-}
-
-impl Deref for Link<'_> {
-    type Target = Arc<QpShared>;
-
-    #[inline]
-    fn deref(&self) -> &Arc<QpShared> {
-        match self {
-            Self::Borrowed(qp) => qp,
-            Self::Shared(qp) => qp,
-        }
-    }
 }
 
 /// An operation that has been posted.
@@ -133,10 +130,128 @@ impl Deref for Link<'_> {
 /// `'q` borrows the queue pair; [`into_static`](Self::into_static) makes an operation that can be kept anywhere.
 #[must_use = "an operation that is dropped goes on, but its buffer is not given back and its result is lost"]
 pub struct Op<'q, T: Work> {
-    qp: Link<'q>,
-    seq: u32,
-    side: Side,
-    work: PhantomData<T>,
+    id: Id,
+    /// A slot of the queue pair's ring, which lives as long as the queue pair's shared part.
+    slot: NonNull<Slot>,
+    work: PhantomData<(&'q QpShared, T)>,
+}
+
+/// Which request an operation waits for. Two scalars, so that it lives in registers.
+#[derive(Clone, Copy)]
+struct Id {
+    /// From `Arc::as_ptr` of a queue pair that the operation borrows, or from `Arc::into_raw` if it has `SHARED`.
+    qp: NonNull<QpShared>,
+    /// The sequence number in the low half, flags in the high one.
+    key: u64,
+}
+
+/// Flag of a request of the receive queue.
+const RECV: u64 = 1 << 32;
+/// Flag of a request whose operation holds a count of the queue pair.
+const SHARED: u64 = 1 << 33;
+
+// SAFETY: it is a reference to something `Sync`, or a count of something `Send` and `Sync`, and the right to take a `T`,
+// which is `Send`, out of it.
+unsafe impl<T: Work> Send for Op<'_, T> {}
+// SAFETY: as above; a shared borrow gives nothing out.
+unsafe impl<T: Work> Sync for Op<'_, T> {}
+
+impl Id {
+    #[inline]
+    fn qp<'a>(self) -> &'a QpShared {
+        // SAFETY: borrowed or counted by the operation whose request this is, within whose methods the reference is used.
+        unsafe { self.qp.as_ref() }
+    }
+
+    #[inline]
+    fn seq(self) -> u32 {
+        // The low half.
+        self.key as u32
+    }
+
+    #[inline]
+    fn side(self) -> Side {
+        if self.key & RECV == 0 { Side::Send } else { Side::Recv }
+    }
+
+    #[inline]
+    fn ring<'a>(self) -> &'a Ring {
+        self.qp().ring(self.side())
+    }
+
+    #[inline]
+    fn cq<'a>(self) -> &'a CqInner {
+        self.qp().cq(self.side())
+    }
+
+    /// Waits until it has ended; false if the device can no longer be asked or the deadline has passed.
+    #[cold]
+    #[inline(never)]
+    fn block(self, slot: &Slot, deadline: Option<Instant>) -> bool {
+        slot.is_done() || self.cq().wait(&|| slot.is_done(), deadline).unwrap_or(false)
+    }
+
+    /// The error of a request that ended with `record`.
+    fn explain(self, record: &Record) -> CompletionError {
+        let opcode = Opcode(record.opcode);
+        // Failures come with a tail of flushed requests: take in those that are there before counting the rest.
+        let _ = self.cq().reap();
+        CompletionError {
+            status: Status(record.status),
+            opcode,
+            bytes: record.byte_len,
+            rkey: opcode.is_one_sided().then_some(Rkey(record.imm)),
+            qpn: self.qp().qpn(),
+            vendor_err: record.vendor_err,
+            flushed: self.qp().posted_after(self.side(), self.seq()),
+        }
+    }
+
+    /// Takes what a failed request held, and the reason.
+    ///
+    /// # Safety
+    /// As [`Op::claim`]; posted with a `T`.
+    #[cold]
+    #[inline(never)]
+    unsafe fn fail<T: Work>(self, slot: &Slot) -> Failed<T> {
+        // SAFETY: the caller's promise.
+        let record = unsafe { slot.record() };
+        // SAFETY: the caller's promise.
+        let payload = unsafe { slot.claim::<T>() };
+        let error = self.explain(&record);
+        self.release();
+        Failed { inner: Box::new((error, Some(payload))) }
+    }
+
+    /// Gives a request up whose device can no longer be asked: nobody knows whether it goes on.
+    #[cold]
+    #[inline(never)]
+    fn lose<T: Work>(self, slot: &Slot) -> Failed<T> {
+        let mut record = self.cq().peek(slot).unwrap_or(Record::EMPTY);
+        record.status = Status::FATAL_ERR.0;
+        let error = self.explain(&record);
+        self.abandon(slot);
+        Failed { inner: Box::new((error, None)) }
+    }
+
+    /// Leaves a request to itself: what it holds is dropped when it ends.
+    #[inline(never)]
+    fn abandon(self, slot: &Slot) {
+        if slot.is_done() || !self.cq().abandon(slot) {
+            // SAFETY: done, and the operation that waits for it is going.
+            drop(unsafe { slot.bury() });
+        }
+        self.release();
+    }
+
+    /// Gives up the count of the queue pair, if there is one.
+    #[inline]
+    fn release(self) {
+        if self.key & SHARED != 0 {
+            // SAFETY: the pointer is from an `Arc` of which the operation held a count; it is used no more.
+            unsafe { Arc::decrement_strong_count(self.qp.as_ptr()) };
+        }
+    }
 }
 
 /// What a wait came to: the end of the operation, or the operation itself.
@@ -144,35 +259,43 @@ type Attempt<'q, T> = Result<<T as Work>::Output, Unfinished<'q, T>>;
 
 impl<'q, T: Work> Op<'q, T> {
     #[inline]
-    pub(crate) fn new(qp: &'q Arc<QpShared>, side: Side, seq: u32) -> Self {
-        Self { qp: Link::Borrowed(qp), seq, side, work: PhantomData }
+    pub(crate) fn new(qp: &'q Arc<QpShared>, side: Side, seq: u32, slot: &'q Slot) -> Self {
+        let flag = match side {
+            Side::Send => 0,
+            Side::Recv => RECV,
+        };
+        // Not by way of a reference to what is counted: a pointer made of one may not reach the count.
+        // SAFETY: never null.
+        let qp = unsafe { NonNull::new_unchecked(Arc::as_ptr(qp).cast_mut()) };
+        let id = Id { qp, key: u64::from(seq) | flag };
+        Self { id, slot: NonNull::from_ref(slot), work: PhantomData }
     }
 
+    /// Its slot.
     #[inline]
-    fn ring(&self) -> &Ring {
-        self.qp.ring(self.side)
+    fn slot(&self) -> &Slot {
+        // SAFETY: it lives as long as the queue pair's shared part, which is borrowed or counted.
+        unsafe { self.slot.as_ref() }
     }
 
+    /// Takes the operation apart. What it stands for is the caller's to settle, with the slot only until `release`.
     #[inline]
-    fn cq(&self) -> &CqInner {
-        self.qp.cq(self.side)
-    }
-
-    #[inline]
-    fn is_done(&self) -> bool {
-        self.ring().is_done(self.seq)
+    fn into_parts<'a>(self) -> (Id, &'a Slot) {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: as in `slot`; the count, if there is one, is kept until `release`.
+        (this.id, unsafe { this.slot.as_ref() })
     }
 
     /// True if it has ended. Looks at the device once; never blocks.
     #[inline]
     #[must_use]
     pub fn poll(&self) -> bool {
-        if self.is_done() {
+        if self.slot().is_done() {
             return true;
         }
         // A device that can no longer be asked is reported by the waits.
-        let _ = self.cq().reap();
-        self.is_done()
+        let _ = self.id.cq().reap();
+        self.slot().is_done()
     }
 
     /// Waits for its end, as the completion queue's [`Wait`](crate::Wait) says.
@@ -181,15 +304,13 @@ impl<'q, T: Work> Op<'q, T> {
     /// [`Failed`], with the reason and what the operation held.
     #[inline]
     pub fn wait(self) -> Result<T::Output, Failed<T>> {
-        if self.poll() { self.claim() } else { self.wait_slow() }
-    }
-
-    #[cold]
-    fn wait_slow(self) -> Result<T::Output, Failed<T>> {
-        match self.cq().wait(&|| self.is_done(), None) {
-            Ok(_) => self.claim(),
-            Err(_) => Err(self.lost()),
+        let (id, slot) = self.into_parts();
+        if !slot.is_done() && !id.cq().reap_own(id.ring(), slot, id.seq(), id.side()) && !id.block(slot, None)
+        {
+            return Err(id.lose(slot));
         }
+        // SAFETY: either the slot says done, or this operation has just reaped its own completion.
+        unsafe { Self::claim(id, slot) }
     }
 
     /// The result if it has ended, or the operation again. Looks at the device once; never blocks.
@@ -198,7 +319,12 @@ impl<'q, T: Work> Op<'q, T> {
     /// [`Unfinished::Pending`] with the operation, or [`Unfinished::Failed`].
     #[inline]
     pub fn try_wait(self) -> Attempt<'q, T> {
-        if self.poll() { self.claim().map_err(Unfinished::Failed) } else { Err(Unfinished::Pending(self)) }
+        if !self.poll() {
+            return Err(Unfinished::Pending(self));
+        }
+        let (id, slot) = self.into_parts();
+        // SAFETY: the slot says done.
+        unsafe { Self::claim(id, slot) }.map_err(Unfinished::Failed)
     }
 
     /// Waits for its end, but no longer than `timeout`.
@@ -218,14 +344,17 @@ impl<'q, T: Work> Op<'q, T> {
     /// # Errors
     /// As [`wait_timeout`](Self::wait_timeout).
     pub fn wait_deadline(self, deadline: Instant) -> Attempt<'q, T> {
-        if self.poll() {
-            return self.claim().map_err(Unfinished::Failed);
+        if self.poll() || self.id.block(self.slot(), Some(deadline)) {
+            let (id, slot) = self.into_parts();
+            // SAFETY: the slot says done.
+            return unsafe { Self::claim(id, slot) }.map_err(Unfinished::Failed);
         }
-        match self.cq().wait(&|| self.is_done(), Some(deadline)) {
-            Ok(true) => self.claim().map_err(Unfinished::Failed),
-            Ok(false) => Err(Unfinished::Pending(self)),
-            Err(_) => Err(Unfinished::Failed(self.lost())),
+        // Time is over, or the device cannot be asked: ask once more to tell these apart.
+        if self.id.cq().reap().is_ok() {
+            return Err(Unfinished::Pending(self));
         }
+        let (id, slot) = self.into_parts();
+        Err(Unfinished::Failed(id.lose(slot)))
     }
 
     /// Lets it go on with nobody waiting; the same as dropping it, said aloud. What it holds is dropped when it ends.
@@ -237,88 +366,62 @@ impl<'q, T: Work> Op<'q, T> {
     /// is dropped meanwhile, the operation ends as flushed.
     pub fn into_static(self) -> Op<'static, T> {
         let this = ManuallyDrop::new(self);
-        let qp = Link::Shared(Arc::clone(&this.qp));
-        let op = Op { qp, seq: this.seq, side: this.side, work: PhantomData };
-        // SAFETY: `this` is not dropped, so its link, which may hold a count, is taken once.
-        drop(unsafe { std::ptr::read(&raw const this.qp) });
-        op
+        let mut id = this.id;
+        if id.key & SHARED == 0 {
+            // SAFETY: the pointer is from an `Arc` that is borrowed.
+            unsafe { Arc::increment_strong_count(id.qp.as_ptr()) };
+            id.key |= SHARED;
+        }
+        Op { id, slot: this.slot, work: PhantomData }
     }
 
-    /// Takes the result of an operation that is done.
+    /// Takes the result of a request that was posted with a `T`.
+    ///
+    /// # Safety
+    /// The request is that of an operation which is no more, `slot` is its slot, and says done, or the operation has just
+    /// reaped its own completion.
     #[inline]
-    fn claim(self) -> Result<T::Output, Failed<T>> {
-        debug_assert!(self.is_done());
-        let this = ManuallyDrop::new(self);
-        // SAFETY: done, and this operation is the one that waits for it; it is consumed here.
-        let (record, guard) = unsafe { this.ring().claim(this.seq) };
-        // SAFETY: posted with a `T`.
-        let payload = unsafe { guard.take::<T>() };
-        let result = if record.status == Status::SUCCESS.0 {
-            Ok(payload.finish(WorkCompletion::new(record)))
-        } else {
-            Err(Failed { error: this.explain(record), payload: Some(payload) })
-        };
-        // SAFETY: `this` is not dropped, so its link, which may hold a count, is taken once.
-        drop(unsafe { std::ptr::read(&raw const this.qp) });
-        result
-    }
-
-    /// The error of a device that can no longer be asked: nobody knows whether the operation goes on.
-    #[cold]
-    fn lost(self) -> Failed<T> {
-        let mut record = self.cq().peek(self.ring(), self.seq).unwrap_or_default();
-        record.status = Status::FATAL_ERR.0;
-        Failed { error: self.explain(record), payload: None }
-    }
-
-    /// Puts an error together.
-    #[cold]
-    fn explain(&self, record: Record) -> Box<CompletionError> {
-        let opcode = Opcode(record.opcode);
-        // Failures come with a tail of flushed requests: take in those that are there before counting the rest.
-        let _ = self.cq().reap();
-        Box::new(CompletionError {
-            status: Status(record.status),
-            opcode,
-            bytes: record.byte_len,
-            rkey: opcode.is_one_sided().then_some(Rkey(record.imm)),
-            qpn: self.qp.qpn(),
-            vendor_err: record.vendor_err,
-            flushed: self.qp.posted_after(self.side, self.seq),
-        })
+    unsafe fn claim(id: Id, slot: &Slot) -> Result<T::Output, Failed<T>> {
+        // SAFETY: the caller's promise.
+        let record = unsafe { slot.record() };
+        if record.status != Status::SUCCESS.0 {
+            // SAFETY: the caller's promise.
+            return Err(unsafe { id.fail(slot) });
+        }
+        // SAFETY: the caller's promise.
+        let payload = unsafe { slot.claim_with(T::land) };
+        id.release();
+        Ok(payload.finish(WorkCompletion::new(record), id.side() == Side::Recv))
     }
 }
 
 impl<T: Work> Drop for Op<'_, T> {
     fn drop(&mut self) {
-        if !self.is_done() && self.cq().abandon(self.ring(), self.seq) {
-            return;
-        }
-        // SAFETY: done, and this operation is the one that waits for it; it is going.
-        let (_, guard) = unsafe { self.ring().claim(self.seq) };
-        drop(guard);
+        self.id.abandon(self.slot());
     }
 }
 
 impl<T: Work> fmt::Debug for Op<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Op")
-            .field("qpn", &self.qp.qpn())
-            .field("side", &self.side)
-            .field("done", &self.is_done())
+            .field("qpn", &self.id.qp().qpn())
+            .field("side", &self.id.side())
+            .field("done", &self.slot().is_done())
             .finish_non_exhaustive()
     }
 }
 
 /// A request that was not posted, and what was to be its memory.
 pub struct Rejected<T> {
+    // Boxes, so that the result of a post is short, and what is posted needs no place on the stack in case it is refused.
     error: Box<PostError>,
-    payload: T,
+    payload: Box<T>,
 }
 
 impl<T> Rejected<T> {
     #[cold]
-    pub(crate) fn new(error: PostError, payload: T) -> Self {
+    #[inline(never)]
+    pub(crate) fn new(error: PostError, payload: Box<T>) -> Self {
         Self { error: Box::new(error), payload }
     }
 
@@ -331,31 +434,31 @@ impl<T> Rejected<T> {
     /// The memory.
     #[must_use]
     pub fn into_payload(self) -> T {
-        self.payload
+        *self.payload
     }
 
     /// Both.
     #[must_use]
     pub fn into_parts(self) -> (PostError, T) {
-        (*self.error, self.payload)
+        (*self.error, *self.payload)
     }
 }
 
 impl<T> fmt::Debug for Rejected<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rejected").field("error", &self.error).finish_non_exhaustive()
+        f.debug_struct("Rejected").field("error", self.error()).finish_non_exhaustive()
     }
 }
 
 impl<T> fmt::Display for Rejected<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
+        self.error().fmt(f)
     }
 }
 
 impl<T> std::error::Error for Rejected<T> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&*self.error)
+        std::error::Error::source(self.error())
     }
 }
 
@@ -363,46 +466,45 @@ impl<T> std::error::Error for Rejected<T> {
 ///
 /// After a failure the queue pair is in the error state, and everything posted later is flushed.
 pub struct Failed<T> {
-    error: Box<CompletionError>,
-    payload: Option<T>,
+    inner: Box<(CompletionError, Option<T>)>,
 }
 
 impl<T> Failed<T> {
     /// Why.
     #[must_use]
     pub fn error(&self) -> &CompletionError {
-        &self.error
+        &self.inner.0
     }
 
     /// How it ended.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.error.status
+        self.error().status
     }
 
     /// What it held. `None` only if the device can no longer be asked, so that nobody knows whether it still uses the
     /// memory; the queue pair keeps it then.
     #[must_use]
     pub fn into_payload(self) -> Option<T> {
-        self.payload
+        self.inner.1
     }
 
     /// Both.
     #[must_use]
-    pub fn into_parts(self) -> (Box<CompletionError>, Option<T>) {
-        (self.error, self.payload)
+    pub fn into_parts(self) -> (CompletionError, Option<T>) {
+        *self.inner
     }
 }
 
 impl<T> fmt::Debug for Failed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Failed").field("error", &self.error).finish_non_exhaustive()
+        f.debug_struct("Failed").field("error", self.error()).finish_non_exhaustive()
     }
 }
 
 impl<T> fmt::Display for Failed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
+        self.error().fmt(f)
     }
 }
 

@@ -194,20 +194,26 @@ impl fmt::Display for Opcode {
     }
 }
 
-/// The words of a completion that survive in a slot, in the order in which `ibv_wc` has them, so that they are copied
-/// as one block.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The words of a completion that survive in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Record {
+    // The first four are zero in most requests, and so written at once.
     pub(crate) status: u32,
-    /// Until the completion: what was posted, as a completion opcode.
-    pub(crate) opcode: u32,
     pub(crate) vendor_err: u32,
-    /// Until the completion: bytes of the request.
-    pub(crate) byte_len: u32,
     /// Immediate data as on the wire. Until the completion: the rkey of the request.
     pub(crate) imm: u32,
     pub(crate) flags: u32,
+    /// Until the completion: what was posted, as a completion opcode.
+    pub(crate) opcode: u32,
+    /// Until the completion: bytes of the request.
+    pub(crate) byte_len: u32,
+}
+
+impl Record {
+    /// Nothing known.
+    pub(crate) const EMPTY: Self =
+        Self { status: 0, vendor_err: 0, imm: 0, flags: 0, opcode: 0, byte_len: 0 };
 }
 
 /// A successful completion.
@@ -232,7 +238,7 @@ impl WorkCompletion {
         Opcode(self.record.opcode)
     }
 
-    /// Bytes received; for operations of the send queue, bytes of the request as far as the device tells.
+    /// Bytes received, or bytes of the request for operations of the send queue.
     #[inline]
     #[must_use]
     pub const fn byte_len(&self) -> u32 {
@@ -356,8 +362,8 @@ mod tests {
 
     #[test]
     fn immediate_data_is_big_endian_on_the_wire() {
-        let record = Record { flags: sys::IBV_WC_WITH_IMM.0, imm: 7_u32.to_be(), ..Record::default() };
+        let record = Record { flags: sys::IBV_WC_WITH_IMM.0, imm: 7_u32.to_be(), ..Record::EMPTY };
         assert_eq!(WorkCompletion::new(record).imm(), Some(7));
-        assert_eq!(WorkCompletion::new(Record::default()).imm(), None);
+        assert_eq!(WorkCompletion::new(Record::EMPTY).imm(), None);
     }
 }

@@ -16,7 +16,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ibex_sys::{self as sys, convention};
+use ibex_sys::{self as sys, Errno, convention};
 
 use crate::context::Context;
 use crate::lock::Lock;
@@ -86,6 +86,8 @@ impl CqBuilder {
     pub fn build(self) -> Result<CompletionQueue, QueueError> {
         let Self { context, entries, wait, vector } = self;
         let failed = |source| QueueError::CreateCq { entries, source };
+        // SAFETY: an open context; its operations do not change.
+        let poll_cq = unsafe { (*context.as_raw()).ops.poll_cq }.ok_or(failed(Errno::EOPNOTSUPP))?;
         let channel = match wait {
             Wait::Spin => None,
             Wait::Adaptive { .. } | Wait::Sleep => Some(Channel::new(&context).map_err(failed)?),
@@ -103,6 +105,7 @@ impl CqBuilder {
         let capacity = u32::try_from(granted).unwrap_or(entries).max(entries);
         let inner = CqInner {
             raw,
+            poll_cq,
             capacity,
             reaper: Lock::new(Reaper::new(capacity)),
             sleepers: Sleepers::new(wait),
@@ -114,9 +117,14 @@ impl CqBuilder {
     }
 }
 
+/// How a device is polled.
+type PollCq = unsafe extern "C" fn(*mut sys::ibv_cq, i32, *mut sys::ibv_wc) -> i32;
+
 /// The queue itself. Fields are dropped in order: the queue (in `drop`), its channel, the context.
 pub(crate) struct CqInner {
     raw: NonNull<sys::ibv_cq>,
+    /// The device's own function, which every poll through `verbs.h` would look up again.
+    poll_cq: PollCq,
     capacity: u32,
     reaper: Lock<Reaper>,
     sleepers: Sleepers,
@@ -164,6 +172,8 @@ impl CqInner {
         let code = unsafe { (self.context.verbs().destroy_cq)(self.as_raw()) };
         convention::status(code).map_err(|source| {
             crate::stats::leaked_object();
+            // The channel must outlive the queue.
+            std::mem::forget(self.channel.take());
             QueueError::Destroy { what: "completion queue", source }
         })
     }
@@ -171,10 +181,8 @@ impl CqInner {
 
 impl Drop for CqInner {
     fn drop(&mut self) {
-        if self.close().is_err() {
-            // It is counted (`leaks()`). The channel must outlive the queue.
-            std::mem::forget(self.channel.take());
-        }
+        // A failure is counted (`leaks()`); nobody is left to tell.
+        let _ = self.close();
     }
 }
 

@@ -14,10 +14,13 @@
 
 use std::sync::Arc;
 
-use ibex_sys::{self as sys, Errno, dispatch};
+use ibex_sys::{self as sys, Errno};
 
 use super::CqInner;
-use crate::queue::{Erased, Ring};
+use crate::lock::Guard;
+use crate::op::Side;
+use crate::queue::{Erased, Ring, Slot};
+use crate::wc::{Opcode, Record};
 
 /// Completions taken by one call of the device: enough to amortise the call, few enough to stay in the first cache.
 const BATCH: usize = 16;
@@ -38,8 +41,6 @@ impl Lease {
 /// A lease's place.
 struct Entry {
     tag: u32,
-    /// Sequence number of the last request reaped.
-    reaped: u32,
     ring: Option<Arc<Ring>>,
 }
 
@@ -84,6 +85,11 @@ impl Reaper {
         std::mem::take(&mut self.unacked)
     }
 
+    /// Whether there are destructors to run when the lock is released.
+    pub(super) fn has_buried(&self) -> bool {
+        !self.buried.is_empty()
+    }
+
     /// Reserves room, or says how much there is.
     pub(super) fn lease(&mut self, entries: u32) -> Result<Lease, u32> {
         let Some(room) = self.room.checked_sub(entries) else { return Err(self.room) };
@@ -94,7 +100,7 @@ impl Reaper {
             None => {
                 // The generation starts at 1: a zeroed `wr_id` matches no lease.
                 let tag = 1 << 16 | self.entries.len() as u32;
-                self.entries.push(Entry { tag, reaped: 0, ring: None });
+                self.entries.push(Entry { tag, ring: None });
                 self.entries.len() - 1
             }
         };
@@ -103,9 +109,7 @@ impl Reaper {
     }
 
     fn attach(&mut self, lease: &Lease, ring: &Arc<Ring>) {
-        let entry = &mut self.entries[lease.index()];
-        entry.reaped = 0;
-        entry.ring = Some(Arc::clone(ring));
+        self.entries[lease.index()].ring = Some(Arc::clone(ring));
     }
 
     fn release(&mut self, lease: &Lease) {
@@ -122,13 +126,17 @@ impl Reaper {
         self.vacant.push(index);
     }
 
-    /// Takes one batch from the device and hands it over.
+    /// Takes one batch from the device; the completions are in `batch`.
     #[inline]
-    pub(super) fn poll(&mut self, cq: *mut sys::ibv_cq) -> Result<usize, Errno> {
-        // SAFETY: a live queue, and a batch of as many entries as said.
-        let polled = unsafe { dispatch::ibv_poll_cq(cq, BATCH as i32, self.batch.as_mut_ptr()) };
+    fn fetch(&mut self, cq: &CqInner) -> i32 {
+        // SAFETY: a live queue, its device's own function, and a batch of as many entries as said.
+        unsafe { (cq.poll_cq)(cq.as_raw(), BATCH as i32, self.batch.as_mut_ptr()) }
+    }
+
+    /// Hands over what a fetch has returned.
+    fn dispatch(&mut self, polled: i32) -> Result<usize, Errno> {
         if polled <= 0 {
-            return failure(polled);
+            return sys::convention::count(polled).map(|_| 0);
         }
         // A device that reports more than asked for is not to be believed.
         let polled = (polled as usize).min(BATCH);
@@ -139,8 +147,14 @@ impl Reaper {
         Ok(polled)
     }
 
+    /// Takes one batch from the device and hands it over.
+    fn poll(&mut self, cq: &CqInner) -> Result<usize, Errno> {
+        let polled = self.fetch(cq);
+        self.dispatch(polled)
+    }
+
     /// Takes batches until there is nothing left.
-    pub(super) fn drain(&mut self, cq: *mut sys::ibv_cq) -> Result<usize, Errno> {
+    pub(super) fn drain(&mut self, cq: &CqInner) -> Result<usize, Errno> {
         let mut total = 0;
         loop {
             let polled = self.poll(cq)?;
@@ -152,53 +166,89 @@ impl Reaper {
     }
 }
 
-/// What a poll that returned nothing means.
-#[cold]
-fn failure(polled: i32) -> Result<usize, Errno> {
-    sys::convention::count(polled).map(|_| 0)
+/// What is kept of a successful receive. Of a send nothing is: what was posted says it all.
+#[inline]
+fn record(wc: &sys::ibv_wc) -> Record {
+    Record {
+        status: wc.status.0,
+        opcode: wc.opcode.0,
+        vendor_err: wc.vendor_err,
+        byte_len: wc.byte_len,
+        // SAFETY: both members of the union are plain 32-bit words.
+        imm: unsafe { wc.imm.imm_data },
+        flags: wc.wc_flags,
+    }
 }
 
 /// Hands a completion to its request.
 #[inline]
-fn hand_over(entries: &mut [Entry], buried: &mut Vec<Erased>, wc: &sys::ibv_wc) {
+fn hand_over(entries: &[Entry], buried: &mut Vec<Erased>, wc: &sys::ibv_wc) {
     let tag = wc.wr_id as u32;
-    let Some(entry) = entries.get_mut((tag & 0xffff) as usize) else { return };
+    let Some(entry) = entries.get((tag & 0xffff) as usize) else { return };
     if entry.tag != tag {
         return;
     }
     let Some(ring) = &entry.ring else { return };
     let seq = (wc.wr_id >> 32) as u32;
-    let update = |record: &mut crate::wc::Record| {
-        record.status = wc.status.0;
-        record.vendor_err = wc.vendor_err;
-        // After an error nothing else is valid (ibv_poll_cq(3)): the record keeps what was posted.
-        if wc.status == sys::IBV_WC_SUCCESS {
-            record.opcode = wc.opcode.0;
-            record.byte_len = wc.byte_len;
-            // SAFETY: both members of the union are plain 32-bit words.
-            record.imm = unsafe { wc.imm.imm_data };
-            record.flags = wc.wc_flags;
+    let update = |slot: &mut Record| {
+        if wc.status != sys::IBV_WC_SUCCESS {
+            // After an error nothing else is valid (ibv_poll_cq(3)): the record keeps what was posted.
+            slot.status = wc.status.0;
+            slot.vendor_err = wc.vendor_err;
+        } else if Opcode(wc.opcode.0).is_recv() {
+            *slot = record(wc);
         }
     };
     // SAFETY: under the lock, with a completion of this ring's queue (F1).
-    unsafe { ring.complete(&mut entry.reaped, seq, update, buried) };
+    unsafe { ring.complete(seq, update, buried) };
 }
 
 impl CqInner {
     /// One round of reaping by whoever calls: returns the number of completions.
-    #[inline]
     pub(crate) fn reap(&self) -> Result<usize, Errno> {
         let mut reaper = self.reaper.lock();
-        let polled = reaper.poll(self.as_raw());
+        let polled = reaper.poll(self);
         if reaper.followers > 0 || !reaper.buried.is_empty() {
             self.after(reaper);
         }
         polled
     }
 
+    /// One round of reaping by the operation that waits for request `seq`, which is in `slot`. If what comes is just its own
+    /// success, the completion is taken past all tables and true is returned: the request has ended, and the operation may
+    /// claim it. Otherwise it is a round like any other.
+    #[inline]
+    pub(crate) fn reap_own(&self, ring: &Ring, slot: &Slot, seq: u32, side: Side) -> bool {
+        let mut reaper = self.reaper.lock();
+        let polled = reaper.fetch(self);
+        let wc = &reaper.batch[0];
+        if polled == 1 && wc.wr_id == ring.wr_id(seq) && wc.status == sys::IBV_WC_SUCCESS && ring.is_next(seq)
+        {
+            let record = match side {
+                Side::Send => None,
+                Side::Recv => Some(record(wc)),
+            };
+            // SAFETY: under the lock, with the completion of this request, which is next; the caller waits for it.
+            unsafe { ring.complete_own(slot, seq, record) };
+            return true;
+        }
+        self.reap_rest(reaper, polled);
+        false
+    }
+
+    /// The rest of a round in which something else came.
+    #[cold]
+    #[inline(never)]
+    fn reap_rest(&self, mut reaper: Guard<'_, Reaper>, polled: i32) {
+        // A device that can no longer be asked is reported by the wait that follows.
+        let _ = reaper.dispatch(polled);
+        self.after(reaper);
+    }
+
     /// Releases the lock, wakes who may have something to look at, and drops what orphans held.
     #[cold]
-    pub(super) fn after(&self, mut reaper: crate::lock::Guard<'_, Reaper>) {
+    #[inline(never)]
+    pub(super) fn after(&self, mut reaper: Guard<'_, Reaper>) {
         if reaper.followers > 0 {
             self.sleepers.wake();
         }
@@ -222,16 +272,16 @@ impl CqInner {
     }
 
     /// Gives up a request: true if it has not ended and is the reaper's from now on.
-    pub(crate) fn abandon(&self, ring: &Ring, seq: u32) -> bool {
+    pub(crate) fn abandon(&self, slot: &Slot) -> bool {
         let _reaper = self.reaper.lock();
-        ring.abandon(seq)
+        slot.abandon()
     }
 
     /// What was posted, of a request that has not ended; `None` if it has.
-    pub(crate) fn peek(&self, ring: &Ring, seq: u32) -> Option<crate::wc::Record> {
+    pub(crate) fn peek(&self, slot: &Slot) -> Option<Record> {
         let _reaper = self.reaper.lock();
         // SAFETY: under the lock; the caller is the operation that waits for it.
-        (!ring.is_done(seq)).then(|| unsafe { ring.peek(seq) })
+        (!slot.is_done()).then(|| unsafe { slot.record() })
     }
 
     /// Ends the requests of a queue whose queue pair is destroyed, and takes its lease back.
@@ -242,7 +292,7 @@ impl CqInner {
         let mut reaper = self.reaper.lock();
         // Completions that arrived before the end count as what they say; those of a device that leaves them in the queue
         // must not meet the lease's next owner. An error of the device changes nothing: the generation protects.
-        let _ = reaper.drain(self.as_raw());
+        let _ = reaper.drain(self);
         // SAFETY: under the lock, and F2 by the caller's promise.
         unsafe { ring.flush(&mut reaper.buried) };
         reaper.release(lease);

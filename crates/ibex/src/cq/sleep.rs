@@ -76,6 +76,7 @@ impl CqInner {
     ///
     /// `done` looks at one request's slot, whose state changes under the reaper's lock only.
     #[cold]
+    #[inline(never)]
     pub(crate) fn wait(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>) -> Result<bool, Errno> {
         if self.spin(done, deadline)? {
             return Ok(true);
@@ -121,7 +122,7 @@ impl CqInner {
     fn sleep(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>) -> Result<bool, Errno> {
         let Some(channel) = &self.channel else { return self.spin(done, deadline) };
         let mut reaper = self.reaper.lock();
-        let drained = reaper.drain(self.as_raw());
+        let drained = reaper.drain(self);
         if drained.is_err() || done() {
             self.after(reaper);
             return drained.map(|_| true);
@@ -139,13 +140,14 @@ impl CqInner {
             self.arm()?;
             reaper.armed = true;
         }
-        let drained = reaper.drain(self.as_raw());
-        let ready = done();
-        reaper.leader = !ready && drained.is_ok();
-        self.after(reaper);
-        if ready || drained.is_err() {
-            return drained.map(|_| ready);
+        let drained = reaper.drain(self);
+        if drained.is_err() || done() || reaper.has_buried() {
+            // Destructors run in `after`, and may panic or themselves wait here: not while this thread leads.
+            self.after(reaper);
+            return drained.map(|_| done());
         }
+        reaper.leader = true;
+        self.after(reaper);
         channel.sleep(left(deadline));
         let mut reaper = self.reaper.lock();
         reaper.leader = false;
@@ -157,7 +159,7 @@ impl CqInner {
                 self.ack(unacked);
             }
         }
-        let polled = reaper.drain(self.as_raw());
+        let polled = reaper.drain(self);
         // Followers look at their requests, and one of them takes over if this thread is done.
         self.after(reaper);
         polled?;

@@ -147,6 +147,11 @@ unsafe impl Source for Buf {
     }
 
     #[inline]
+    fn message(&self) -> Option<u32> {
+        Some(self.len)
+    }
+
+    #[inline]
     fn gather(&self, list: &mut [ibv_sge]) -> usize {
         if let Some(first) = list.first_mut() {
             *first = self.piece(self.len);

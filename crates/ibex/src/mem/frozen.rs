@@ -117,6 +117,11 @@ unsafe impl Source for FrozenBuf {
     }
 
     #[inline]
+    fn message(&self) -> Option<u32> {
+        Some(self.len)
+    }
+
+    #[inline]
     fn gather(&self, list: &mut [ibv_sge]) -> usize {
         if let Some(first) = list.first_mut() {
             *first = ibv_sge { addr: self.ptr.as_ptr() as u64, length: self.len, lkey: self.lkey.0 };

@@ -9,6 +9,8 @@
 
 use ibex_sys::ibv_sge;
 
+use super::MAX_MESSAGE;
+
 /// Memory the device may read.
 ///
 /// Implemented by [`Buf`](crate::Buf), [`FrozenBuf`](crate::FrozenBuf), [`Registered`](crate::Registered), slices of a
@@ -22,6 +24,14 @@ use ibex_sys::ibv_sge;
 pub unsafe trait Source: Sized + Send + 'static {
     /// Bytes in all pieces.
     fn bytes(&self) -> usize;
+
+    /// The same as the length of a message, or `None` if no message is that long (2 GiB).
+    #[inline]
+    fn message(&self) -> Option<u32> {
+        let bytes = self.bytes();
+        // At most 2^31.
+        (bytes <= MAX_MESSAGE).then_some(bytes as u32)
+    }
 
     /// Writes the pieces to `list`, as many as fit, and returns how many there are.
     fn gather(&self, list: &mut [ibv_sge]) -> usize;

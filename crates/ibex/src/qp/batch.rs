@@ -10,12 +10,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ibex_sys::{self as sys, convention, dispatch};
+use ibex_sys::{self as sys, convention};
 
 use super::post::allowed;
 use super::submit::Request;
 use super::{PostError, QpShared};
-use crate::mem::{Access, MAX_MESSAGE, RemoteSlice, Sink, Source};
+use crate::mem::{Access, RemoteSlice, Sink, Source};
 use crate::op::{Op, Rejected, Side};
 use crate::queue::Erased;
 use crate::wc::Opcode;
@@ -112,20 +112,18 @@ impl<'q, B: Source> Batch<'q, B> {
         remote: RemoteSlice,
     ) -> Result<(), Rejected<B>> {
         if let Err(error) = allowed(buf.bytes(), remote, needs) {
-            return Err(Rejected::new(error, buf));
+            return Err(Rejected::new(error, Box::new(buf)));
         }
         let flags = sys::IBV_SEND_SIGNALED;
         self.add(Request::remote(opcode, completes, flags, remote.addr, remote.rkey).with_imm(imm), buf)
     }
 
     fn add(&mut self, request: Request, buf: B) -> Result<(), Rejected<B>> {
-        match buf.bytes() {
-            bytes if bytes > MAX_MESSAGE => Err(Rejected::new(PostError::TooLong { bytes }, buf)),
-            _ => {
-                self.items.push((request, buf));
-                Ok(())
-            }
+        if buf.message().is_none() {
+            return Err(Rejected::new(PostError::TooLong, Box::new(buf)));
         }
+        self.items.push((request, buf));
+        Ok(())
     }
 
     /// Posts all of them, in order, with one doorbell; returns their operations in the same order.
@@ -174,8 +172,8 @@ impl<'q, B: Source> List<'q, B> {
                 return Err(BatchError { error, posted: Vec::new(), rest });
             }
             let mut wr = sys::ibv_send_wr { sg_list: list.as_mut_ptr(), ..Default::default() };
-            // At most `max`; none for an empty message, since some devices take length 0 for 2 GiB.
-            wr.num_sge = if buf.bytes() == 0 { 0 } else { count as i32 };
+            // At most `max`.
+            wr.num_sge = count as i32;
             wr.send_flags = request.flags.0;
             request.write(&mut wr);
             wrs.push(wr);
@@ -188,44 +186,48 @@ impl<'q, B: Source> List<'q, B> {
         let ring = &*qp.send.ring;
         let mut poster = qp.send.poster.lock();
         let mut count = poster.count.clone();
+        // The number of each request, and the count with it and those before it posted.
         let mut seqs = Vec::with_capacity(self.wrs.len());
+        let mut start = None;
+        let wanted = self.wrs.len();
         for wr in &mut self.wrs {
-            let Some(seq) = ring.vacant(&mut count) else {
-                let error = qp.full(Side::Send, ring.in_flight(&poster.count));
+            // Slots chosen before still are vacant, for nothing is in them yet: once around the ring is enough.
+            let found = ring.vacant(&mut count).is_some();
+            if !found || ring.is_around(*start.get_or_insert(count.next), count.next) {
+                let in_flight = ring.in_flight(&poster.count);
                 drop(poster);
+                let error = qp.full(Side::Send, wanted, in_flight, Box::new(())).into_parts().0;
                 let rest = self.items.drain(..).map(|(_, buf)| buf).collect();
                 return Err(BatchError { error, posted: Vec::new(), rest });
-            };
+            }
+            let seq = count.next;
             wr.wr_id = ring.wr_id(seq);
-            ring.advance(&mut count, seq);
-            seqs.push(seq);
+            ring.advance(&mut count);
+            seqs.push((seq, count.clone()));
         }
-        for (seq, (request, buf)) in seqs.iter().zip(self.items.drain(..)) {
+        for ((seq, _), (request, buf)) in seqs.iter().zip(self.items.drain(..)) {
             // At most 2^31, checked when it was added.
             let record = request.record(buf.bytes() as u32);
             // SAFETY: vacant, each once, and the lock is held. From here on the guards are in the slots (I3).
-            unsafe { ring.fill(*seq, record, Erased::new(buf), true) };
+            unsafe { ring.slot(*seq).fill(*seq, record, Erased::new(buf), true) };
         }
         let first = self.link();
         let mut bad = std::ptr::null_mut();
-        // SAFETY: a live queue pair, a valid list; the memory named is kept by the slots until a fence (I3).
-        let code = unsafe { dispatch::ibv_post_send(qp.raw.as_ptr(), first, &raw mut bad) };
+        // SAFETY: a live queue pair, its device's own function, a valid list; the memory named is kept by the slots until a fence (I3).
+        let code = unsafe { (qp.post_send)(qp.raw.as_ptr(), first, &raw mut bad) };
         let posted = if code == 0 { self.wrs.len() } else { self.position(bad) };
-        for seq in &seqs[..posted] {
-            ring.advance(&mut poster.count, *seq);
-        }
-        if posted > 0 {
-            ring.signalled(&mut poster.count);
+        if let Some((_, count)) = seqs[..posted].last() {
+            poster.count = count.clone();
+            ring.signalled(&mut poster.count, true);
         }
         let mut rest = Vec::new();
-        for seq in &seqs[posted..] {
-            // SAFETY: filled and refused, and the lock is still held.
-            let guard = unsafe { ring.unfill(*seq) };
-            // SAFETY: it was made of a `B`.
-            rest.push(unsafe { guard.take::<B>() });
+        for (seq, _) in &seqs[posted..] {
+            // SAFETY: never posted, and the lock is still held.
+            rest.push(unsafe { ring.slot(*seq).claim::<B>() });
         }
         drop(poster);
-        let posted = seqs[..posted].iter().map(|seq| Op::new(qp, Side::Send, *seq)).collect();
+        let posted =
+            seqs[..posted].iter().map(|&(seq, _)| Op::new(qp, Side::Send, seq, ring.slot(seq))).collect();
         match convention::status(code) {
             Ok(()) => Ok(posted),
             Err(source) => Err(BatchError { error: PostError::Refused { source }, posted, rest }),

@@ -153,6 +153,11 @@ impl RcBuilder {
     pub fn build(self) -> Result<QueuePair<Init>, Error> {
         self.check()?;
         let (endpoint, sgid_index) = self.address()?;
+        // SAFETY: an open context; its operations do not change.
+        let ops = unsafe { (*self.pd.context().as_raw()).ops };
+        let (Some(post_send), Some(post_recv)) = (ops.post_send, ops.post_recv) else {
+            return Err(self.refused(Errno::EOPNOTSUPP).into());
+        };
         let leases = self.lease()?;
         let (raw, caps) = match self.create() {
             Ok(created) => created,
@@ -168,6 +173,8 @@ impl RcBuilder {
         let recv = queue(&self.recv_cq, recv_lease, self.max_recv_wr, RecvWr::new(caps.max_recv_sge));
         let shared = QpShared {
             raw,
+            post_send,
+            post_recv,
             qpn,
             caps,
             send,
@@ -263,17 +270,20 @@ impl RcBuilder {
             (Err(_), None) => self.create_with(0),
             (first, _) => first,
         }
-        .map_err(|source| {
-            let caps = format!(
-                "max_send_wr {}, max_recv_wr {}, max_send_sge {}, max_recv_sge {}, max_inline {}",
-                self.max_send_wr,
-                self.max_recv_wr,
-                self.max_send_sge,
-                self.max_recv_sge,
-                self.max_inline.unwrap_or(0)
-            );
-            QueueError::CreateQp { caps, source }
-        })
+        .map_err(|source| self.refused(source))
+    }
+
+    /// The device's refusal.
+    fn refused(&self, source: Errno) -> QueueError {
+        let caps = format!(
+            "max_send_wr {}, max_recv_wr {}, max_send_sge {}, max_recv_sge {}, max_inline {}",
+            self.max_send_wr,
+            self.max_recv_wr,
+            self.max_send_sge,
+            self.max_recv_sge,
+            self.max_inline.unwrap_or(0)
+        );
+        QueueError::CreateQp { caps, source }
     }
 
     fn create_with(&self, max_inline_data: u32) -> Result<(std::ptr::NonNull<sys::ibv_qp>, QpCaps), Errno> {

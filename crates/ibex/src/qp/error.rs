@@ -4,7 +4,6 @@ use ibex_sys::Errno;
 
 use super::state::QpState;
 use super::transition::Finding;
-use crate::error::Bytes;
 use crate::mem::{Access, MemoryError};
 
 /// An error about creating, polling or destroying a queue.
@@ -108,11 +107,14 @@ fn explain(findings: &[Finding]) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostError {
-    /// Misuse: as many requests as the queue holds are in flight, or ended and not claimed.
-    #[error("the {queue} queue is full: {}", full(*capacity, *in_flight))]
+    /// Misuse: as many requests as the queue holds are in flight, or ended and not claimed; or a batch needs more room than
+    /// is left.
+    #[error("the {queue} queue is full: {}", full(*wanted, *capacity, *in_flight))]
     QueueFull {
         /// Which one: `send` or `receive`.
         queue: &'static str,
+        /// Requests to be posted at once.
+        wanted: usize,
         /// Requests it holds.
         capacity: u32,
         /// Requests in flight.
@@ -129,11 +131,8 @@ pub enum PostError {
         max: usize,
     },
     /// Misuse: longer than a message can be.
-    #[error("{} in one message; the longest is 2 GiB", Bytes(*bytes as u64))]
-    TooLong {
-        /// Bytes given.
-        bytes: usize,
-    },
+    #[error("the memory is longer than the longest message, 2 GiB")]
+    TooLong,
     /// Misuse: longer than what goes inline.
     #[error(
         "{bytes} bytes inline on a queue pair that takes {max}; send a registered buffer, or build it with max_inline({bytes})"
@@ -173,7 +172,13 @@ pub enum PostError {
     },
 }
 
-fn full(capacity: u32, in_flight: u32) -> String {
+fn full(wanted: usize, capacity: u32, in_flight: u32) -> String {
+    if wanted > 1 {
+        return format!(
+            "{wanted} requests were to be posted at once, {in_flight} are in flight and it holds {capacity}; wait for the \
+             operations there are, post fewer at once, or build the queue pair with a larger queue"
+        );
+    }
     match capacity.saturating_sub(in_flight) {
         0 => format!(
             "{capacity} requests are in flight; wait for one, or build the queue pair with a larger queue"

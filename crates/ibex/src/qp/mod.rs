@@ -62,9 +62,15 @@ pub(crate) struct Queue<W> {
     lease: Lease,
 }
 
+/// How a device is posted to.
+type PostFn<W> = unsafe extern "C" fn(*mut sys::ibv_qp, *mut W, *mut *mut W) -> i32;
+
 /// What operations share with their queue pair, and what outlives it if one of them is kept.
 pub(crate) struct QpShared {
     raw: NonNull<sys::ibv_qp>,
+    /// The device's own functions, which every post through `verbs.h` would look up again.
+    post_send: PostFn<sys::ibv_send_wr>,
+    post_recv: PostFn<sys::ibv_recv_wr>,
     qpn: Qpn,
     caps: QpCaps,
     send: Queue<submit::SendWr>,

@@ -11,8 +11,9 @@ use super::landing::Landing;
 use super::state::Rts;
 use super::submit::{Extent, Request};
 use super::{Batch, PostError, QpShared, QueuePair};
-use crate::mem::{Access, MAX_MESSAGE, RemoteSlice, RemoteU64, Sink, Source};
-use crate::op::{Atomic, Inline, Op, Rejected, Side};
+use crate::mem::{Access, RemoteSlice, RemoteU64, Sink, Source};
+use crate::op::{Atomic, Inline, Op, Rejected, Side, Work};
+use crate::queue::Slot;
 use crate::wc::Opcode;
 
 /// An operation that has been posted, or what was to be its memory and why it was not.
@@ -76,8 +77,8 @@ impl<'q> Post<'q> {
     }
 
     #[inline]
-    fn op<T: crate::op::Work>(self, seq: u32) -> Op<'q, T> {
-        Op::new(self.qp, Side::Send, seq)
+    fn op<T: Work>(self, (seq, slot): (u32, &'q Slot)) -> Op<'q, T> {
+        Op::new(self.qp, Side::Send, seq, slot)
     }
 
     /// As [`QueuePair::send`].
@@ -86,8 +87,8 @@ impl<'q> Post<'q> {
     /// As [`QueuePair::send`].
     #[inline]
     pub fn send<B: Source>(self, buf: B) -> Posted<'q, B> {
-        let seq = self.outgoing(two_sided(sys::IBV_WR_SEND, self.flags), buf, true)?;
-        Ok(self.op(seq))
+        let posted = self.outgoing(two_sided(sys::IBV_WR_SEND, self.flags), buf, true)?;
+        Ok(self.op(posted))
     }
 
     /// As [`QueuePair::send_with_imm`].
@@ -97,8 +98,8 @@ impl<'q> Post<'q> {
     #[inline]
     pub fn send_with_imm<B: Source>(self, buf: B, imm: u32) -> Posted<'q, B> {
         let request = two_sided(sys::IBV_WR_SEND_WITH_IMM, self.flags).with_imm(imm);
-        let seq = self.outgoing(request, buf, true)?;
-        Ok(self.op(seq))
+        let posted = self.outgoing(request, buf, true)?;
+        Ok(self.op(posted))
     }
 
     /// As [`QueuePair::send_inline`].
@@ -107,8 +108,8 @@ impl<'q> Post<'q> {
     /// As [`QueuePair::send_inline`].
     #[inline]
     pub fn send_inline(self, bytes: &[u8]) -> Result<Op<'q, Inline>, PostError> {
-        let seq = self.inline(two_sided(sys::IBV_WR_SEND, self.flags), bytes, true)?;
-        Ok(self.op(seq))
+        let posted = self.inline(two_sided(sys::IBV_WR_SEND, self.flags), bytes, true)?;
+        Ok(self.op(posted))
     }
 
     /// As [`QueuePair::write`].
@@ -117,8 +118,8 @@ impl<'q> Post<'q> {
     /// As [`QueuePair::write`].
     #[inline]
     pub fn write<B: Source>(self, buf: B, target: RemoteSlice) -> Posted<'q, B> {
-        let seq = self.to_remote(sys::IBV_WR_RDMA_WRITE, 0, buf, target, true)?;
-        Ok(self.op(seq))
+        let posted = self.to_remote(sys::IBV_WR_RDMA_WRITE, 0, buf, target, true)?;
+        Ok(self.op(posted))
     }
 
     /// As [`QueuePair::write_with_imm`].
@@ -127,8 +128,8 @@ impl<'q> Post<'q> {
     /// As [`QueuePair::write`].
     #[inline]
     pub fn write_with_imm<B: Source>(self, buf: B, target: RemoteSlice, imm: u32) -> Posted<'q, B> {
-        let seq = self.to_remote(sys::IBV_WR_RDMA_WRITE_WITH_IMM, imm, buf, target, true)?;
-        Ok(self.op(seq))
+        let posted = self.to_remote(sys::IBV_WR_RDMA_WRITE_WITH_IMM, imm, buf, target, true)?;
+        Ok(self.op(posted))
     }
 
     /// As [`QueuePair::write_inline`].
@@ -137,8 +138,8 @@ impl<'q> Post<'q> {
     /// As [`QueuePair::write_inline`].
     #[inline]
     pub fn write_inline(self, bytes: &[u8], target: RemoteSlice) -> Result<Op<'q, Inline>, PostError> {
-        let seq = self.inline_to_remote(bytes, target, true)?;
-        Ok(self.op(seq))
+        let posted = self.inline_to_remote(bytes, target, true)?;
+        Ok(self.op(posted))
     }
 
     /// As [`QueuePair::read`].
@@ -150,10 +151,10 @@ impl<'q> Post<'q> {
         let request =
             Request::remote(sys::IBV_WR_RDMA_READ, Opcode::RDMA_READ, self.flags, source.addr, source.rkey);
         if let Err(error) = allowed(buf.bytes(), source, Access::REMOTE_READ) {
-            return Err(Rejected::new(error, buf));
+            return Err(Rejected::new(error, Box::new(buf)));
         }
-        let seq = self.outgoing(request, buf, true)?;
-        Ok(self.op(seq))
+        let posted = self.outgoing(request, buf, true)?;
+        Ok(self.op(posted))
     }
 
     /// As [`QueuePair::fetch_add`].
@@ -181,14 +182,15 @@ impl<'q> Post<'q> {
 
     /// Posts what carries a buffer.
     #[inline]
-    fn outgoing<B: Source>(self, request: Request, buf: B, watched: bool) -> Result<u32, Rejected<B>> {
+    fn outgoing<B: Source>(
+        self,
+        request: Request,
+        buf: B,
+        watched: bool,
+    ) -> Result<(u32, &'q Slot), Rejected<B>> {
         self.qp.submit(request, buf, watched, |buf, _, pieces| {
-            let bytes = buf.bytes();
-            if bytes > MAX_MESSAGE {
-                return Err(PostError::TooLong { bytes });
-            }
-            // At most 2^31.
-            Ok(Extent { pieces: buf.gather(pieces), bytes: bytes as u32 })
+            let bytes = buf.message()?;
+            Some(Extent { pieces: buf.gather(pieces), bytes })
         })
     }
 
@@ -201,9 +203,9 @@ impl<'q> Post<'q> {
         buf: B,
         target: RemoteSlice,
         watched: bool,
-    ) -> Result<u32, Rejected<B>> {
+    ) -> Result<(u32, &'q Slot), Rejected<B>> {
         if let Err(error) = allowed(buf.bytes(), target, Access::REMOTE_WRITE) {
-            return Err(Rejected::new(error, buf));
+            return Err(Rejected::new(error, Box::new(buf)));
         }
         let request = Request::remote(opcode, Opcode::RDMA_WRITE, self.flags, target.addr, target.rkey);
         self.outgoing(request.with_imm(imm), buf, watched)
@@ -211,7 +213,7 @@ impl<'q> Post<'q> {
 
     /// Posts what is copied by the post.
     #[inline]
-    fn inline(self, mut request: Request, bytes: &[u8], watched: bool) -> Result<u32, PostError> {
+    fn inline(self, mut request: Request, bytes: &[u8], watched: bool) -> Result<(u32, &'q Slot), PostError> {
         let max = self.qp.caps.max_inline as usize;
         if bytes.len() > max {
             return Err(PostError::InlineTooLong { bytes: bytes.len(), max });
@@ -223,14 +225,19 @@ impl<'q> Post<'q> {
             if let Some(first) = pieces.first_mut() {
                 *first = sys::ibv_sge { addr: bytes.as_ptr() as u64, length, lkey: 0 };
             }
-            Ok(Extent { pieces: 1, bytes: length })
+            Some(Extent { pieces: 1, bytes: length })
         });
         posted.map_err(|rejected| rejected.into_parts().0)
     }
 
     /// Posts a WRITE that is copied by the post.
     #[inline]
-    fn inline_to_remote(self, bytes: &[u8], target: RemoteSlice, watched: bool) -> Result<u32, PostError> {
+    fn inline_to_remote(
+        self,
+        bytes: &[u8],
+        target: RemoteSlice,
+        watched: bool,
+    ) -> Result<(u32, &'q Slot), PostError> {
         allowed(bytes.len(), target, Access::REMOTE_WRITE)?;
         let opcode = sys::IBV_WR_RDMA_WRITE;
         let request = Request::remote(opcode, Opcode::RDMA_WRITE, self.flags, target.addr, target.rkey);
@@ -257,10 +264,10 @@ impl<'q> Post<'q> {
             if let Some(first) = pieces.first_mut() {
                 *first = piece;
             }
-            Ok(Extent { pieces: 1, bytes: 8 })
+            Some(Extent { pieces: 1, bytes: 8 })
         });
         match posted {
-            Ok(seq) => Ok(self.op(seq)),
+            Ok(posted) => Ok(self.op(posted)),
             Err(rejected) => Err(rejected.into_parts().0),
         }
     }

@@ -8,14 +8,14 @@
 
 use std::sync::Arc;
 
-use ibex_sys::{self as sys, dispatch};
+use ibex_sys as sys;
 
 use super::state::{Init, Rtr, Rts};
-use super::submit::refused;
-use super::{PostError, QpShared, QueuePair};
+use super::submit::{refused, unfit};
+use super::{QpShared, QueuePair};
 use crate::mem::Sink;
 use crate::op::{Op, Rejected, Side};
-use crate::queue::Erased;
+use crate::queue::{Erased, Slot};
 use crate::wc::{Opcode, Record};
 
 /// A work request and its pieces of memory.
@@ -37,44 +37,52 @@ impl RecvWr {
 impl QpShared {
     /// Posts a receive into the whole capacity of `buf`.
     #[inline]
-    fn submit_recv<B: Sink>(self: &Arc<Self>, buf: B) -> Result<u32, Rejected<B>> {
+    fn submit_recv<B: Sink>(self: &Arc<Self>, buf: B) -> Result<(u32, &Slot), Rejected<B>> {
         let ring = &*self.recv.ring;
         let mut guard = self.recv.poster.lock();
+        let mut vacant = ring.vacant(&mut guard.count);
+        if vacant.is_none() {
+            // Receives that nobody waits for end unnoticed: look, and count once more.
+            drop(guard);
+            // A device that can no longer be asked is reported by the waits; here the queue just stays full.
+            let _ = self.recv.cq.inner.reap();
+            guard = self.recv.poster.lock();
+            vacant = ring.vacant(&mut guard.count);
+        }
         let poster = &mut *guard;
-        let Some(seq) = ring.vacant(&mut poster.count) else {
+        let Some(slot) = vacant else {
             let in_flight = ring.in_flight(&poster.count);
-            return Err(Rejected::new(self.full(Side::Recv, in_flight), buf));
+            return Err(self.full(Side::Recv, 1, in_flight, Box::new(buf)));
         };
+        let seq = poster.count.next;
         let RecvWr { wr, pieces } = &mut poster.wr;
         let count = buf.scatter(pieces);
         let Some(named) = pieces.get(..count) else {
-            return Err(Rejected::new(PostError::TooManyPieces { pieces: count, max: pieces.len() }, buf));
+            return Err(unfit(Some(count), pieces.len(), Box::new(buf)));
         };
         let room = named.iter().fold(0_u32, |sum, piece| sum.saturating_add(piece.length));
         wr.wr_id = ring.wr_id(seq);
         wr.sg_list = pieces.as_mut_ptr();
-        // At most as many as fit the list; none without room, since some devices take length 0 for 2 GiB.
-        wr.num_sge = if room == 0 { 0 } else { count as i32 };
-        let record = Record { opcode: Opcode::RECV.0, byte_len: room, ..Record::default() };
+        // At most as many as fit the list.
+        wr.num_sge = count as i32;
+        let record = Record { opcode: Opcode::RECV.0, byte_len: room, ..Record::EMPTY };
         // SAFETY: vacant, and the lock is held. From here on the guard is in the slot (I3).
-        unsafe { ring.fill(seq, record, Erased::new(buf), true) };
+        unsafe { slot.fill(seq, record, Erased::new(buf), true) };
         let mut bad = std::ptr::null_mut();
-        // SAFETY: a live queue pair; the memory named is kept by the slot until a fence (I3).
-        let code = unsafe { dispatch::ibv_post_recv(self.raw.as_ptr(), wr, &raw mut bad) };
+        // SAFETY: a live queue pair and its device's own function; the memory named is kept by the slot until a fence (I3).
+        let code = unsafe { (self.post_recv)(self.raw.as_ptr(), wr, &raw mut bad) };
         if code != 0 {
-            // SAFETY: filled and refused, and the lock is still held.
-            let payload = unsafe { ring.unfill(seq) };
-            // SAFETY: it was made of a `B`.
-            return Err(refused(code, unsafe { payload.take::<B>() }));
+            // SAFETY: filled with a `B` and never posted, and the lock is still held.
+            return Err(unsafe { refused(code, slot) });
         }
-        ring.advance(&mut poster.count, seq);
-        Ok(seq)
+        ring.advance(&mut poster.count);
+        Ok((seq, slot))
     }
 
     /// The same as an operation that borrows nothing.
     fn recv_static<B: Sink>(self: &Arc<Self>, buf: B) -> Result<Op<'static, B>, Rejected<B>> {
-        let seq = self.submit_recv(buf)?;
-        Ok(Op::new(self, Side::Recv, seq).into_static())
+        let (seq, slot) = self.submit_recv(buf)?;
+        Ok(Op::new(self, Side::Recv, seq, slot).into_static())
     }
 }
 
@@ -106,13 +114,14 @@ impl QueuePair<Rts> {
     /// sets. A longer message fails on both sides.
     ///
     /// # Errors
-    /// [`Rejected`], with the reason and the buffer: [`PostError::QueueFull`], [`PostError::TooManyPieces`], or
-    /// [`PostError::Refused`] by the device.
+    /// [`Rejected`], with the reason and the buffer: [`PostError::QueueFull`](super::PostError::QueueFull),
+    /// [`PostError::TooManyPieces`](super::PostError::TooManyPieces), or [`PostError::Refused`](super::PostError::Refused) by
+    /// the device.
     #[doc(alias = "ibv_post_recv")]
     #[inline]
     pub fn recv<B: Sink>(&self, buf: B) -> Result<Op<'_, B>, Rejected<B>> {
         let shared = self.shared();
-        let seq = shared.submit_recv(buf)?;
-        Ok(Op::new(shared, Side::Recv, seq))
+        let (seq, slot) = shared.submit_recv(buf)?;
+        Ok(Op::new(shared, Side::Recv, seq, slot))
     }
 }

@@ -9,14 +9,15 @@
 //! pair (landing words).
 #![allow(unsafe_code)]
 
-use std::sync::Arc;
+use std::mem::{ManuallyDrop, MaybeUninit};
 
-use ibex_sys::{self as sys, convention, dispatch};
+use ibex_sys::{self as sys, convention};
 
-use super::{PostError, QpShared};
+use super::{PostError, Poster, QpShared};
 use crate::addr::Rkey;
+use crate::lock::Guard;
 use crate::op::{Rejected, Side, Work};
-use crate::queue::Erased;
+use crate::queue::{Erased, Slot};
 use crate::wc::{Opcode, Record};
 
 /// A work request and its pieces of memory.
@@ -119,72 +120,96 @@ pub(super) struct Extent {
 }
 
 impl QpShared {
-    /// Posts a request that holds `payload` until it ends; returns its number.
+    /// Posts a request that holds `payload` until it ends; returns its number and slot.
     ///
-    /// `fill` names the memory. `watched` says whether an operation will wait for it; if not, the library decides whether
-    /// it is signalled.
+    /// `fill` names the memory; `None` if it is longer than a message can be. `watched` says whether an operation will wait
+    /// for it; if not, the library decides whether it is signalled.
     #[inline]
     pub(super) fn submit<T: Work>(
-        self: &Arc<Self>,
+        &self,
         request: Request,
-        mut payload: T,
+        payload: T,
         watched: bool,
-        fill: impl FnOnce(&mut T, u32, &mut [sys::ibv_sge]) -> Result<Extent, PostError>,
-    ) -> Result<u32, Rejected<T>> {
+        fill: impl FnOnce(&mut T, u32, &mut [sys::ibv_sge]) -> Option<Extent>,
+    ) -> Result<(u32, &Slot), Rejected<T>> {
+        // Nothing here panics before the payload is in its slot or in a box; told so, the compiler keeps it in registers.
+        let mut payload = ManuallyDrop::new(payload);
         let ring = &*self.send.ring;
-        let mut guard = self.send.poster.lock();
-        let mut vacant = ring.vacant(&mut guard.count);
+        let mut poster = self.send.poster.lock();
+        let mut vacant = ring.vacant(&mut poster.count);
         if vacant.is_none() {
-            drop(guard);
-            // Requests that nobody waits for end unnoticed: look before refusing.
-            self.make_room();
-            guard = self.send.poster.lock();
-            vacant = ring.vacant(&mut guard.count);
+            (poster, vacant) = self.vacant_late(poster);
         }
-        let poster = &mut *guard;
-        let Some(seq) = vacant else {
-            let in_flight = ring.in_flight(&poster.count);
-            return Err(Rejected::new(self.full(Side::Send, in_flight), payload));
+        let Some(slot) = vacant else {
+            return Err(self.full(
+                Side::Send,
+                1,
+                ring.in_flight(&poster.count),
+                Box::new(ManuallyDrop::into_inner(payload)),
+            ));
         };
-        let SendWr { wr, pieces } = &mut poster.wr;
+        let Poster { count, wr: SendWr { wr, pieces } } = &mut *poster;
+        let pieces: &mut [sys::ibv_sge] = pieces;
+        let seq = count.next;
+        // SAFETY: there is at least one, see `SendWr::new`.
+        unsafe { std::hint::assert_unchecked(!pieces.is_empty()) };
         let extent = match fill(&mut payload, seq, pieces) {
-            Ok(extent) if extent.pieces <= pieces.len() => extent,
-            Ok(extent) => {
-                let error = PostError::TooManyPieces { pieces: extent.pieces, max: pieces.len() };
-                return Err(Rejected::new(error, payload));
+            Some(extent) if extent.pieces <= pieces.len() => extent,
+            extent => {
+                return Err(unfit(
+                    extent.map(|extent| extent.pieces),
+                    pieces.len(),
+                    Box::new(ManuallyDrop::into_inner(payload)),
+                ));
             }
-            Err(error) => return Err(Rejected::new(error, payload)),
         };
         let mut flags = request.flags;
-        if watched {
-            ring.signalled(&mut poster.count);
-            flags |= sys::IBV_SEND_SIGNALED;
-        } else if ring.must_signal(&mut poster.count) {
+        let signalled = watched || ring.must_signal(count);
+        if signalled {
             flags |= sys::IBV_SEND_SIGNALED;
         }
         wr.wr_id = ring.wr_id(seq);
         wr.sg_list = pieces.as_mut_ptr();
-        // At most as many as fit the list; none for an empty message, since some devices take length 0 for 2 GiB.
-        wr.num_sge = if extent.bytes == 0 { 0 } else { extent.pieces as i32 };
+        // At most as many as fit the list.
+        wr.num_sge = extent.pieces as i32;
         wr.send_flags = flags.0;
         request.write(wr);
         // SAFETY: vacant, and the lock is held. From here on the guard is in the slot (I3).
-        unsafe { ring.fill(seq, request.record(extent.bytes), Erased::new(payload), watched) };
-        let mut bad = std::ptr::null_mut();
-        // SAFETY: a live queue pair; the memory named is kept by the slot until a fence (I3).
-        let code = unsafe { dispatch::ibv_post_send(self.raw.as_ptr(), wr, &raw mut bad) };
+        unsafe {
+            slot.fill(
+                seq,
+                request.record(extent.bytes),
+                Erased::new(ManuallyDrop::into_inner(payload)),
+                watched,
+            )
+        };
+        let mut bad = MaybeUninit::uninit();
+        // SAFETY: a live queue pair and its device's own function; the memory named is kept by the slot until a fence (I3).
+        let code = unsafe { (self.post_send)(self.raw.as_ptr(), wr, bad.as_mut_ptr()) };
         if code != 0 {
-            // SAFETY: filled and refused, and the lock is still held.
-            let payload = unsafe { ring.unfill(seq) };
-            // SAFETY: it was made of a `T`.
-            return Err(refused(code, unsafe { payload.take::<T>() }));
+            // SAFETY: never posted, and the lock is still held.
+            return Err(unsafe { refused(code, slot) });
         }
-        ring.advance(&mut poster.count, seq);
-        Ok(seq)
+        ring.advance(count);
+        ring.signalled(count, signalled);
+        Ok((seq, slot))
+    }
+
+    /// Looks for room once more after taking in what has completed: requests that nobody waits for end unnoticed.
+    #[cold]
+    #[inline(never)]
+    fn vacant_late<'a>(
+        &'a self,
+        poster: Guard<'a, Poster<SendWr>>,
+    ) -> (Guard<'a, Poster<SendWr>>, Option<&'a Slot>) {
+        drop(poster);
+        self.make_room();
+        let mut poster = self.send.poster.lock();
+        let vacant = self.send.ring.vacant(&mut poster.count);
+        (poster, vacant)
     }
 
     /// Takes in what has completed.
-    #[cold]
     pub(super) fn make_room(&self) {
         // A device that can no longer be asked is reported by the waits; here the queue just stays full.
         let _ = self.send.cq.inner.reap();
@@ -192,18 +217,37 @@ impl QpShared {
 
     /// The error of a queue without room.
     #[cold]
-    pub(super) fn full(&self, side: Side, in_flight: u32) -> PostError {
+    #[inline(never)]
+    pub(super) fn full<T>(&self, side: Side, wanted: usize, in_flight: u32, payload: Box<T>) -> Rejected<T> {
         let queue = match side {
             Side::Send => "send",
             Side::Recv => "receive",
         };
-        PostError::QueueFull { queue, capacity: self.ring(side).capacity(), in_flight }
+        let capacity = self.ring(side).capacity();
+        Rejected::new(PostError::QueueFull { queue, wanted, capacity, in_flight }, payload)
     }
 }
 
-/// The device's refusal.
+/// The error of memory that does not fit a request: in too many pieces, or longer than a message.
 #[cold]
-pub(super) fn refused<T>(code: i32, payload: T) -> Rejected<T> {
+#[inline(never)]
+pub(super) fn unfit<T: Work>(pieces: Option<usize>, max: usize, payload: Box<T>) -> Rejected<T> {
+    let error = match pieces {
+        Some(pieces) => PostError::TooManyPieces { pieces, max },
+        None => PostError::TooLong,
+    };
+    Rejected::new(error, payload)
+}
+
+/// The device's refusal of a request that was to hold a `T`.
+///
+/// # Safety
+/// The slot was filled with a `T`, its request was not posted, and the queue's lock is held.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn refused<T: Work>(code: i32, slot: &Slot) -> Rejected<T> {
     let source = convention::status(code).err().unwrap_or(sys::Errno::EIO);
-    Rejected::new(PostError::Refused { source }, payload)
+    // SAFETY: the caller's promise.
+    let payload = unsafe { slot.claim::<T>() };
+    Rejected::new(PostError::Refused { source }, Box::new(payload))
 }

@@ -7,7 +7,7 @@
 //! `data` holds a `T` (or a box of one) and `drop` is the function for that `T`, from `new` until `take` or `drop`.
 #![allow(unsafe_code)]
 
-use std::mem::{ManuallyDrop, MaybeUninit, align_of, size_of};
+use std::mem::{MaybeUninit, align_of, size_of};
 
 /// Words stored in place: a [`Buf`](crate::Buf), a [`FrozenBuf`](crate::FrozenBuf), a vector.
 const WORDS: usize = 3;
@@ -58,19 +58,20 @@ impl Erased {
         }
     }
 
-    /// The value.
+    /// The value, out of the place where it lies.
     ///
     /// # Safety
-    /// It must have been made of a `T`.
+    /// `this` points at one made of a `T`, which is not used afterwards.
     #[inline]
-    pub(crate) unsafe fn take<T: Send + 'static>(self) -> T {
-        let this = ManuallyDrop::new(self);
+    pub(crate) unsafe fn take<T: Send + 'static>(this: *const Self) -> T {
+        // SAFETY: the caller's promise; a field of what it points at.
+        let data = unsafe { &raw const (*this).data };
         if fits::<T>() {
-            // SAFETY: a `T` lies in place, by the caller's promise; `this` does not drop it.
-            unsafe { this.data.as_ptr().cast::<T>().read() }
+            // SAFETY: a `T` lies in place, by the caller's promise.
+            unsafe { data.cast::<T>().read() }
         } else {
-            // SAFETY: a box of a `T` lies in place; `this` does not drop it.
-            *unsafe { this.data.as_ptr().cast::<Box<T>>().read() }
+            // SAFETY: a box of a `T` lies in place, by the caller's promise.
+            *unsafe { data.cast::<Box<T>>().read() }
         }
     }
 }
@@ -87,18 +88,24 @@ unsafe impl Send for Erased {}
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::mem::ManuallyDrop;
     use std::sync::Arc;
+
+    use super::*;
+
+    /// In and out again.
+    fn there_and_back<T: Send + 'static>(value: T) -> T {
+        let erased = ManuallyDrop::new(Erased::new(value));
+        // SAFETY: made of a `T` and not used afterwards.
+        unsafe { Erased::take::<T>(&raw const *erased) }
+    }
 
     #[test]
     fn values_come_back_and_are_dropped_once() {
         let token = Arc::new(());
-        // SAFETY: taken as what they were.
-        let small = unsafe { Erased::new((Arc::clone(&token), 7_u32)).take::<(Arc<()>, u32)>() };
+        let small = there_and_back((Arc::clone(&token), 7_u32));
         assert_eq!(small.1, 7);
-        let large = (Arc::clone(&token), [9_u64; 8]);
-        // SAFETY: as above.
-        let large = unsafe { Erased::new(large).take::<(Arc<()>, [u64; 8])>() };
+        let large = there_and_back((Arc::clone(&token), [9_u64; 8]));
         assert_eq!(large.1, [9; 8]);
         drop((small, large));
         drop(Erased::new(Arc::clone(&token)));
@@ -107,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_a_cache_line() {
+    fn four_words() {
         assert_eq!(size_of::<Erased>(), 32);
     }
 }

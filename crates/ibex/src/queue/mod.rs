@@ -7,4 +7,4 @@ mod erased;
 mod ring;
 
 pub(crate) use erased::Erased;
-pub(crate) use ring::{Count, Ring};
+pub(crate) use ring::{Count, Ring, Slot};

@@ -17,29 +17,22 @@
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Erased;
 use crate::wc::{Record, Status};
 
-const FREE: u64 = 0;
-const POSTED: u64 = 1;
-const ORPHAN: u64 = 2;
-const DONE: u64 = 3;
-
-/// The bits of the state that are not the sequence number.
-const PHASE: u64 = 0xffff_ffff;
-
-/// A state word: which request, and how far it is.
-#[inline]
-const fn state(seq: u32, phase: u64) -> u64 {
-    (seq as u64) << 32 | phase
-}
+const FREE: u32 = 0;
+const POSTED: u32 = 1;
+const ORPHAN: u32 = 2;
+const DONE: u32 = 3;
 
 /// One request. As large as a cache line, so that poster and reaper of neighbours do not meet.
 #[repr(C, align(64))]
-struct Slot {
-    state: AtomicU64,
+pub(crate) struct Slot {
+    state: AtomicU32,
+    /// Which request it is, unless it is free. Written before the state.
+    seq: AtomicU32,
     record: UnsafeCell<Record>,
     guard: UnsafeCell<MaybeUninit<Erased>>,
 }
@@ -47,13 +40,133 @@ struct Slot {
 // SAFETY: record and guard are used by one party at a time, see the table above; guards are `Send`.
 unsafe impl Sync for Slot {}
 
+impl Slot {
+    const fn new() -> Self {
+        Self {
+            state: AtomicU32::new(FREE),
+            seq: AtomicU32::new(0),
+            record: UnsafeCell::new(Record::EMPTY),
+            guard: UnsafeCell::new(MaybeUninit::uninit()),
+        }
+    }
+
+    /// True if a request may be put into it.
+    #[inline]
+    fn is_vacant(&self) -> bool {
+        // Acquire: whoever freed the slot is done with it.
+        self.state.load(Ordering::Acquire) == FREE
+    }
+
+    /// Puts a request in, before it is posted. `watched` says whether an operation waits for it.
+    ///
+    /// # Safety
+    /// The slot was found vacant under the queue's lock, which is still held.
+    #[inline]
+    pub(crate) unsafe fn fill(&self, seq: u32, record: Record, guard: Erased, watched: bool) {
+        // SAFETY: a free slot is the poster's.
+        unsafe { *self.record.get() = record };
+        // SAFETY: as above; a free slot holds no guard.
+        unsafe { (*self.guard.get()).write(guard) };
+        self.seq.store(seq, Ordering::Relaxed);
+        self.state.store(if watched { POSTED } else { ORPHAN }, Ordering::Release);
+    }
+
+    /// True if its request has ended and its operation has not claimed it. Asked by that operation, on whose account the
+    /// slot cannot be another request's.
+    #[inline]
+    pub(crate) fn is_done(&self) -> bool {
+        self.state.load(Ordering::Acquire) == DONE
+    }
+
+    /// True if its request has been posted and has not ended.
+    #[inline]
+    fn is_in_flight(&self) -> bool {
+        matches!(self.state.load(Ordering::Acquire), POSTED | ORPHAN)
+    }
+
+    /// Takes what is held, and frees the slot.
+    ///
+    /// # Safety
+    /// The slot was filled with a `T`. Its request never was posted and the queue's lock is held; or a fence has passed and
+    /// the caller is the one party that the table gives the guard to.
+    #[inline]
+    pub(crate) unsafe fn claim<T: Send + 'static>(&self) -> T {
+        // SAFETY: the caller's promise.
+        unsafe { self.claim_with(|_: &mut T| ()) }
+    }
+
+    /// The same, with a last look at other memory that goes with the slot. `last` must not panic: the guard would be dropped
+    /// twice.
+    ///
+    /// # Safety
+    /// As [`claim`](Self::claim).
+    #[inline]
+    pub(crate) unsafe fn claim_with<T: Send + 'static>(&self, last: impl FnOnce(&mut T)) -> T {
+        // SAFETY: the caller's promise; written by `fill`, and taken once, since the slot is free afterwards.
+        let mut payload = unsafe { Erased::take::<T>(self.guard.get().cast()) };
+        last(&mut payload);
+        self.state.store(FREE, Ordering::Release);
+        payload
+    }
+
+    /// Takes what is held, whatever it is, and frees the slot.
+    ///
+    /// # Safety
+    /// As [`claim`](Self::claim).
+    #[inline]
+    pub(crate) unsafe fn bury(&self) -> Erased {
+        // SAFETY: the caller's promise; taken once, since the slot is free afterwards.
+        let guard = unsafe { self.guard.get().cast::<Erased>().read() };
+        self.state.store(FREE, Ordering::Release);
+        guard
+    }
+
+    /// What is known.
+    ///
+    /// # Safety
+    /// The caller may [`claim`](Self::claim), or is the operation that waits and holds the completion queue's lock.
+    #[inline]
+    pub(crate) unsafe fn record(&self) -> Record {
+        // SAFETY: the caller's promise: nobody writes.
+        unsafe { *self.record.get() }
+    }
+
+    /// Hands the request over to its operation, or what it holds to `buried` if nobody waits.
+    ///
+    /// # Safety
+    /// Under the completion queue's lock; the request is in flight and a fence has passed.
+    #[inline]
+    unsafe fn end(&self, update: impl FnOnce(&mut Record), buried: &mut Vec<Erased>) {
+        // Only this side changes the state of a request in flight, and all of it does so under the lock.
+        if self.state.load(Ordering::Relaxed) == POSTED {
+            // SAFETY: the record of a posted request is the reaper's.
+            update(unsafe { &mut *self.record.get() });
+            self.state.store(DONE, Ordering::Release);
+        } else {
+            // SAFETY: an orphan is the reaper's, and a fence has passed.
+            buried.push(unsafe { self.bury() });
+        }
+    }
+
+    /// Gives a request up to the reaper. The completion queue's lock must be held. Returns false if it has ended.
+    pub(crate) fn abandon(&self) -> bool {
+        let posted = self.state.load(Ordering::Acquire) == POSTED;
+        if posted {
+            self.state.store(ORPHAN, Ordering::Release);
+        }
+        posted
+    }
+}
+
 /// What the poster of a queue counts, under the queue's lock.
 #[derive(Clone, Debug)]
 pub(crate) struct Count {
     /// Sequence number of the next request.
-    next: u32,
-    /// Requests posted so far; wraps.
-    posted: u32,
+    pub(crate) next: u32,
+    /// Requests that may be posted before looking at what has ended.
+    room: u32,
+    /// Sum of all `room` ever given; wraps. Less `room` it is the number of requests posted.
+    given: u32,
     /// Requests since the last signalled one.
     quiet: u32,
 }
@@ -61,7 +174,7 @@ pub(crate) struct Count {
 impl Count {
     pub(crate) const fn new() -> Self {
         // The first sequence number is 1, so that no valid `wr_id` equals a zeroed one.
-        Self { next: 1, posted: 0, quiet: 0 }
+        Self { next: 1, room: 0, given: 0, quiet: 0 }
     }
 
     /// Requests posted after request `seq`; too many by the slots skipped, if any were.
@@ -80,19 +193,17 @@ pub(crate) struct Ring {
     capacity: u32,
     /// Requests whose end the device has reported; wraps. Written under the completion queue's lock only.
     retired: AtomicU32,
+    /// Sequence number after the last of them. Used under the completion queue's lock only.
+    next: AtomicU32,
 }
 
 impl Ring {
     /// Slots for `capacity` requests, 1 to 2^31.
     pub(crate) fn new(capacity: u32, tag: u32) -> Self {
         let len = capacity.max(1).next_power_of_two();
-        let slot = || Slot {
-            state: AtomicU64::new(FREE),
-            record: UnsafeCell::new(Record::default()),
-            guard: UnsafeCell::new(MaybeUninit::uninit()),
-        };
-        let slots = (0..len).map(|_| slot()).collect();
-        Self { slots, mask: len - 1, tag, capacity, retired: AtomicU32::new(0) }
+        let slots = (0..len).map(|_| Slot::new()).collect();
+        let (retired, next) = (AtomicU32::new(0), AtomicU32::new(1));
+        Self { slots, mask: len - 1, tag, capacity, retired, next }
     }
 
     #[inline]
@@ -106,8 +217,9 @@ impl Ring {
         u64::from(seq) << 32 | u64::from(self.tag)
     }
 
+    /// The slot of a request.
     #[inline]
-    fn slot(&self, seq: u32) -> &Slot {
+    pub(crate) fn slot(&self, seq: u32) -> &Slot {
         let index = (seq & self.mask) as usize;
         debug_assert!(index < self.slots.len());
         // SAFETY: the mask is the number of slots, a power of two, less one.
@@ -117,178 +229,125 @@ impl Ring {
     /// Requests in flight. Exact for the poster.
     #[inline]
     pub(crate) fn in_flight(&self, count: &Count) -> u32 {
-        count.posted.wrapping_sub(self.retired.load(Ordering::Acquire))
+        let posted = count.given.wrapping_sub(count.room);
+        posted.wrapping_sub(self.retired.load(Ordering::Acquire))
     }
 
     // The poster's side: every function takes the count, which proves that the queue's lock is held.
 
-    /// The number of the next request, whose slot is free, or `None` if the queue is full.
+    /// The slot of the next request, whose number is [`Count::next`] then, or `None` if the queue is full.
     #[inline]
-    pub(crate) fn vacant(&self, count: &mut Count) -> Option<u32> {
-        if self.in_flight(count) >= self.capacity {
-            return None;
-        }
-        let seq = count.next;
-        // Acquire: whoever freed the slot is done with it.
-        if self.slot(seq).state.load(Ordering::Acquire) & PHASE == FREE {
-            return Some(seq);
-        }
-        self.next_vacant(count)
+    pub(crate) fn vacant(&self, count: &mut Count) -> Option<&Slot> {
+        let slot = self.slot(count.next);
+        if count.room > 0 && slot.is_vacant() { Some(slot) } else { self.vacant_slow(count) }
     }
 
-    /// Skips slots of finished operations that nobody has claimed yet.
+    /// Looks at what has ended, and skips slots of ended operations that nobody has claimed yet.
     #[cold]
-    fn next_vacant(&self, count: &mut Count) -> Option<u32> {
-        let seq = (0..=self.mask)
+    #[inline(never)]
+    fn vacant_slow(&self, count: &mut Count) -> Option<&Slot> {
+        if count.room == 0 {
+            count.room = self.capacity - self.in_flight(count);
+            count.given = count.given.wrapping_add(count.room);
+            if count.room == 0 {
+                return None;
+            }
+        }
+        count.next = (0..=self.mask)
             .map(|step| count.next.wrapping_add(step))
-            .find(|&seq| self.slot(seq).state.load(Ordering::Acquire) & PHASE == FREE)?;
-        count.next = seq;
-        Some(seq)
+            .find(|&seq| self.slot(seq).is_vacant())?;
+        Some(self.slot(count.next))
     }
 
-    /// Puts a request into its slot, before it is posted. `watched` says whether an operation waits for it.
-    ///
-    /// # Safety
-    /// The slot was found vacant under the queue's lock, which is still held.
+    /// True if request `seq` has the slot of `start` or of one after it, from which it was reached.
+    pub(crate) fn is_around(&self, start: u32, seq: u32) -> bool {
+        seq.wrapping_sub(start) > self.mask
+    }
+
+    /// Counts the next request, which has been posted.
     #[inline]
-    pub(crate) unsafe fn fill(&self, seq: u32, record: Record, guard: Erased, watched: bool) {
-        let slot = self.slot(seq);
-        // SAFETY: a free slot is the poster's.
-        unsafe { *slot.record.get() = record };
-        // SAFETY: as above; a free slot holds no guard.
-        unsafe { (*slot.guard.get()).write(guard) };
-        let phase = if watched { POSTED } else { ORPHAN };
-        slot.state.store(state(seq, phase), Ordering::Release);
-    }
-
-    /// Takes a request back that the device refused.
-    ///
-    /// # Safety
-    /// The slot was filled, its request was not posted, and the queue's lock is still held.
-    #[cold]
-    pub(crate) unsafe fn unfill(&self, seq: u32) -> Erased {
-        let slot = self.slot(seq);
-        // SAFETY: filled, and never posted: still the poster's.
-        let guard = unsafe { slot.guard.get().cast::<Erased>().read() };
-        slot.state.store(FREE, Ordering::Release);
-        guard
-    }
-
-    /// Counts a request that has been posted.
-    #[inline]
-    pub(crate) fn advance(&self, count: &mut Count, seq: u32) {
-        count.next = seq.wrapping_add(1);
-        count.posted = count.posted.wrapping_add(1);
+    pub(crate) fn advance(&self, count: &mut Count) {
+        count.next = count.next.wrapping_add(1);
+        count.room -= 1;
     }
 
     /// Whether the next request must be signalled although nobody waits for it: half a queue without a completion is
     /// enough, lest it fill up with requests whose end nobody would learn.
     #[inline]
-    pub(crate) fn must_signal(&self, count: &mut Count) -> bool {
-        count.quiet += 1;
-        let signal = count.quiet >= (self.capacity / 2).max(1);
-        if signal {
-            count.quiet = 0;
-        }
-        signal
+    pub(crate) fn must_signal(&self, count: &Count) -> bool {
+        count.quiet + 1 >= (self.capacity / 2).max(1)
     }
 
-    /// Notes that a signalled request has been posted.
+    /// Notes that a request has been posted, signalled or not. Not before: one that the device refuses changes nothing.
     #[inline]
-    pub(crate) fn signalled(&self, count: &mut Count) {
-        count.quiet = 0;
-    }
-
-    // The operation's side.
-
-    /// True if the request has ended and its operation has not claimed it.
-    #[inline]
-    pub(crate) fn is_done(&self, seq: u32) -> bool {
-        self.slot(seq).state.load(Ordering::Acquire) == state(seq, DONE)
-    }
-
-    /// Takes what is known and the guard of a request that has ended, and frees its slot.
-    ///
-    /// # Safety
-    /// [`is_done`](Self::is_done) must have returned true, to the one operation that waits for this request.
-    #[inline]
-    pub(crate) unsafe fn claim(&self, seq: u32) -> (Record, Erased) {
-        let slot = self.slot(seq);
-        // SAFETY: a slot that is done is its operation's.
-        let record = unsafe { *slot.record.get() };
-        // SAFETY: as above; its guard was written by `fill` and is taken once, since the slot is free afterwards.
-        let guard = unsafe { slot.guard.get().cast::<Erased>().read() };
-        slot.state.store(FREE, Ordering::Release);
-        (record, guard)
-    }
-
-    /// What was posted, of a request that has not ended.
-    ///
-    /// # Safety
-    /// The caller is the operation that waits for it and holds the completion queue's lock.
-    pub(crate) unsafe fn peek(&self, seq: u32) -> Record {
-        // SAFETY: under that lock the reaper does not write.
-        unsafe { *self.slot(seq).record.get() }
-    }
-
-    /// Gives a request up to the reaper. The completion queue's lock must be held. Returns false if it has ended.
-    pub(crate) fn abandon(&self, seq: u32) -> bool {
-        let slot = self.slot(seq);
-        let posted = slot.state.load(Ordering::Acquire) == state(seq, POSTED);
-        if posted {
-            slot.state.store(state(seq, ORPHAN), Ordering::Release);
-        }
-        posted
+    pub(crate) fn signalled(&self, count: &mut Count, signalled: bool) {
+        count.quiet = if signalled { 0 } else { count.quiet + 1 };
     }
 }
 
 /// The reaper's side: to be called under the lock of the queue's completion queue, by its one reaper (I7).
 impl Ring {
-    /// True if request `seq` is in flight.
-    #[inline]
-    fn is_in_flight(&self, seq: u32) -> bool {
-        let now = self.slot(seq).state.load(Ordering::Relaxed);
-        now == state(seq, POSTED) || now == state(seq, ORPHAN)
-    }
-
-    /// Records the end of request `seq`, for which a completion was polled. `reaped` is the last request reaped before.
-    /// Returns false if no such request is in flight: the completion is stale and is dropped (I5).
+    /// Records the end of request `seq`, for which a completion was polled. Returns false if no such request is in flight:
+    /// the completion is stale and is dropped (I5).
     ///
     /// # Safety
     /// Under the completion queue's lock, with a completion of this queue: fence F1 for this request and all before it.
     #[inline]
     pub(crate) unsafe fn complete(
         &self,
-        reaped: &mut u32,
         seq: u32,
         record: impl FnOnce(&mut Record),
         buried: &mut Vec<Erased>,
     ) -> bool {
-        if !self.is_in_flight(seq) {
+        let slot = self.slot(seq);
+        if !slot.is_in_flight() || slot.seq.load(Ordering::Relaxed) != seq {
             return false;
         }
         let mut ended = 1;
-        if seq != reaped.wrapping_add(1) {
+        if !self.is_next(seq) {
             // SAFETY: the caller's promise; queues complete in order.
-            ended += unsafe { self.complete_before(*reaped, seq, buried) };
+            ended += unsafe { self.complete_before(seq, buried) };
         }
-        *reaped = seq;
         // SAFETY: in flight, and the fence has passed.
-        unsafe { self.end(seq, record, buried) };
-        self.retire(ended);
+        unsafe { slot.end(record, buried) };
+        self.retire(seq, ended);
         true
     }
 
-    /// Records the success of the requests after `reaped` and before `seq`, which a later completion implies.
+    /// True if request `seq` is the oldest one not reaped, so that its completion ends nothing but itself.
+    #[inline]
+    pub(crate) fn is_next(&self, seq: u32) -> bool {
+        seq == self.next.load(Ordering::Relaxed)
+    }
+
+    /// Records the end of request `seq` for the operation that has reaped its own completion, and is about to claim it.
+    /// `record` replaces what is known of the request since it was posted.
+    ///
+    /// # Safety
+    /// Under the completion queue's lock, with the completion of this request, which [is next](Self::is_next) and in
+    /// `slot`; by the one operation that waits for it.
+    #[inline]
+    pub(crate) unsafe fn complete_own(&self, slot: &Slot, seq: u32, record: Option<Record>) {
+        if let Some(record) = record {
+            // SAFETY: the record of a posted request is the reaper's.
+            unsafe { *slot.record.get() = record };
+        }
+        // No longer in flight when the lock is released: a flush must not end it once more while it is being claimed.
+        slot.state.store(DONE, Ordering::Release);
+        self.retire(seq, 1);
+    }
+
+    /// Records the success of the requests before `seq`, which a later completion implies.
     #[cold]
-    unsafe fn complete_before(&self, reaped: u32, seq: u32, buried: &mut Vec<Erased>) -> u32 {
+    #[inline(never)]
+    unsafe fn complete_before(&self, seq: u32, buried: &mut Vec<Erased>) -> u32 {
         let mut ended = 0;
-        let mut at = reaped.wrapping_add(1);
+        let mut at = self.next.load(Ordering::Relaxed);
         while at != seq {
-            if self.is_in_flight(at) {
-                let success = |record: &mut Record| record.status = Status::SUCCESS.0;
+            let slot = self.slot(at);
+            if slot.is_in_flight() && slot.seq.load(Ordering::Relaxed) == at {
                 // SAFETY: in flight, and the fence has passed.
-                unsafe { self.end(at, success, buried) };
+                unsafe { slot.end(|_| (), buried) };
                 ended += 1;
             }
             at = at.wrapping_add(1);
@@ -296,28 +355,11 @@ impl Ring {
         ended
     }
 
-    /// Hands a request over to its operation, or its guard to `buried` if there is none.
-    ///
-    /// # Safety
-    /// Under the completion queue's lock; the request is in flight and a fence has passed.
+    /// Counts `ended` requests, of which `seq` is the last.
     #[inline]
-    unsafe fn end(&self, seq: u32, update: impl FnOnce(&mut Record), buried: &mut Vec<Erased>) {
-        let slot = self.slot(seq);
-        // Only this side changes the state of a request in flight, and all of it does so under the lock.
-        if slot.state.load(Ordering::Relaxed) == state(seq, POSTED) {
-            // SAFETY: the record of a posted request is the reaper's.
-            update(unsafe { &mut *slot.record.get() });
-            slot.state.store(state(seq, DONE), Ordering::Release);
-        } else {
-            // SAFETY: an orphan is the reaper's; its guard is taken once, since the slot is free afterwards.
-            buried.push(unsafe { slot.guard.get().cast::<Erased>().read() });
-            slot.state.store(FREE, Ordering::Release);
-        }
-    }
-
-    #[inline]
-    fn retire(&self, ended: u32) {
-        // Only the reaper writes this counter: no read-modify-write is needed.
+    fn retire(&self, seq: u32, ended: u32) {
+        // Only the reaper writes these: no read-modify-write is needed.
+        self.next.store(seq.wrapping_add(1), Ordering::Relaxed);
         let retired = self.retired.load(Ordering::Relaxed).wrapping_add(ended);
         self.retired.store(retired, Ordering::Release);
     }
@@ -329,23 +371,21 @@ impl Ring {
     pub(crate) unsafe fn flush(&self, buried: &mut Vec<Erased>) -> u32 {
         let mut ended = 0;
         for slot in &self.slots {
-            let now = slot.state.load(Ordering::Relaxed);
-            if matches!(now & PHASE, POSTED | ORPHAN) {
+            if slot.is_in_flight() {
                 let flushed = |record: &mut Record| record.status = Status::WR_FLUSH_ERR.0;
                 // SAFETY: in flight, and F2 has passed.
-                unsafe { self.end((now >> 32) as u32, flushed, buried) };
+                unsafe { slot.end(flushed, buried) };
                 ended += 1;
             }
         }
-        self.retire(ended);
+        self.retire(self.next.load(Ordering::Relaxed).wrapping_sub(1), ended);
         ended
     }
 
     /// Requests in flight, counted slot by slot.
     pub(crate) fn count_in_flight(&self) -> u32 {
-        let busy = |slot: &&Slot| matches!(slot.state.load(Ordering::Relaxed) & PHASE, POSTED | ORPHAN);
         // There are at most 2^31 slots.
-        self.slots.iter().filter(busy).count() as u32
+        self.slots.iter().filter(|slot| slot.is_in_flight()).count() as u32
     }
 }
 
@@ -355,7 +395,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         let mut lost = 0;
         for slot in &mut self.slots {
-            match *slot.state.get_mut() & PHASE {
+            match *slot.state.get_mut() {
                 // SAFETY: a request that is done has its guard in place; nobody else can take it.
                 DONE => unsafe { slot.guard.get_mut().assume_init_drop() },
                 POSTED | ORPHAN => lost += 1,
@@ -377,7 +417,6 @@ mod tests {
     struct Rig {
         ring: Ring,
         count: Count,
-        reaped: u32,
         token: Arc<()>,
         buried: Vec<Erased>,
     }
@@ -385,27 +424,32 @@ mod tests {
     impl Rig {
         fn new() -> Self {
             let (count, token) = (Count::new(), Arc::new(()));
-            Self { ring: Ring::new(4, 0xabcd), count, reaped: 0, token, buried: Vec::new() }
+            Self { ring: Ring::new(4, 0xabcd), count, token, buried: Vec::new() }
         }
 
         fn post(&mut self, watched: bool) -> Option<u32> {
-            let seq = self.ring.vacant(&mut self.count)?;
+            let slot = self.ring.vacant(&mut self.count)?;
+            let seq = self.count.next;
             // SAFETY: one thread, vacant.
-            unsafe { self.ring.fill(seq, Record::default(), Erased::new(Arc::clone(&self.token)), watched) };
-            self.ring.advance(&mut self.count, seq);
+            unsafe { slot.fill(seq, Record::EMPTY, Erased::new(Arc::clone(&self.token)), watched) };
+            self.ring.advance(&mut self.count);
             Some(seq)
         }
 
         fn complete(&mut self, seq: u32) -> bool {
             // SAFETY: one thread; there is no device.
-            unsafe {
-                self.ring.complete(&mut self.reaped, seq, |record| record.byte_len = seq, &mut self.buried)
-            }
+            unsafe { self.ring.complete(seq, |record| record.byte_len = seq, &mut self.buried) }
         }
 
         fn claim(&self, seq: u32) -> Option<u32> {
-            // SAFETY: one thread, done.
-            self.ring.is_done(seq).then(|| unsafe { self.ring.claim(seq) }.0.byte_len)
+            let slot = self.ring.slot(seq);
+            slot.is_done().then(|| {
+                // SAFETY: one thread, done.
+                let record = unsafe { slot.record() };
+                // SAFETY: as above; filled with this.
+                drop(unsafe { slot.claim::<Arc<()>>() });
+                record.byte_len
+            })
         }
 
         fn held(&self) -> usize {
@@ -418,7 +462,7 @@ mod tests {
         let mut rig = Rig::new();
         let seq = rig.post(true).unwrap();
         assert_eq!(rig.ring.wr_id(seq), 1 << 32 | 0xabcd);
-        assert!(!rig.ring.is_done(seq));
+        assert!(!rig.ring.slot(seq).is_done());
         assert!(rig.complete(seq));
         assert_eq!(rig.claim(seq), Some(seq));
         assert_eq!(rig.held(), 0);
@@ -473,10 +517,10 @@ mod tests {
     fn abandoned_requests_keep_their_guard_until_the_fence() {
         let mut rig = Rig::new();
         let seq = rig.post(true).unwrap();
-        assert!(rig.ring.abandon(seq));
+        assert!(rig.ring.slot(seq).abandon());
         assert_eq!(rig.held(), 1);
         assert!(rig.complete(seq));
-        assert!(!rig.ring.is_done(seq));
+        assert!(!rig.ring.slot(seq).is_done());
         rig.buried.clear();
         assert_eq!(rig.held(), 0);
     }
@@ -488,17 +532,45 @@ mod tests {
         rig.post(false).unwrap();
         // SAFETY: one thread; there is no device.
         assert_eq!(unsafe { rig.ring.flush(&mut rig.buried) }, 2);
-        assert_eq!((rig.buried.len(), rig.ring.is_done(watched)), (1, true));
+        assert_eq!((rig.buried.len(), rig.ring.slot(watched).is_done()), (1, true));
         let Rig { ring, token, buried, .. } = rig;
         drop((ring, buried));
         assert_eq!(Arc::strong_count(&token), 1, "the unclaimed guard goes with the ring");
     }
 
     #[test]
+    fn flush_leaves_alone_what_its_operation_is_claiming() {
+        let mut rig = Rig::new();
+        let seq = rig.post(true).unwrap();
+        let slot = rig.ring.slot(seq);
+        // SAFETY: one thread, its own completion.
+        unsafe { rig.ring.complete_own(slot, seq, None) };
+        // The queue pair is destroyed by another thread between the operation's poll and its claim.
+        // SAFETY: one thread; there is no device.
+        assert_eq!(unsafe { rig.ring.flush(&mut rig.buried) }, 0);
+        // SAFETY: one thread, done.
+        assert_eq!(unsafe { slot.record() }.status, Status::SUCCESS.0);
+        // SAFETY: as above.
+        drop(unsafe { slot.claim::<Arc<()>>() });
+        assert_eq!((rig.held(), rig.ring.in_flight(&rig.count)), (0, 0));
+    }
+
+    #[test]
+    fn a_slot_is_a_cache_line() {
+        assert_eq!(size_of::<Slot>(), 64);
+    }
+
+    #[test]
     fn half_a_queue_without_signal_is_enough() {
         let mut count = Count::new();
-        let signals =
-            |ring: &Ring, count: &mut Count| (0..6).map(|_| ring.must_signal(count)).collect::<Vec<_>>();
+        let signals = |ring: &Ring, count: &mut Count| {
+            let one = |_| {
+                let signalled = ring.must_signal(count);
+                ring.signalled(count, signalled);
+                signalled
+            };
+            (0..6).map(one).collect::<Vec<_>>()
+        };
         assert_eq!(signals(&Ring::new(4, 0), &mut count), [false, true, false, true, false, true]);
         assert_eq!(signals(&Ring::new(1, 0), &mut Count::new()), [true; 6]);
     }
@@ -507,7 +579,7 @@ mod tests {
     fn sequence_numbers_wrap() {
         let mut rig = Rig::new();
         rig.count.next = u32::MAX - 1;
-        rig.reaped = u32::MAX - 2;
+        rig.ring.next.store(u32::MAX - 1, Ordering::Relaxed);
         for _ in 0..6 {
             let seq = rig.post(true).unwrap();
             assert!(rig.complete(seq));
