@@ -6,6 +6,7 @@ mod abi;
 mod bench_check;
 mod ci;
 mod copy_test;
+mod cost;
 mod dropin;
 mod fuzz;
 mod interop;
@@ -35,6 +36,8 @@ enum Task {
     Interop(interop::Args),
     /// Copies files with `ibex serve` and `ibex cp`, with a server that is killed on the way.
     CopyTest(copy_test::Args),
+    /// Instructions per post and poll, over verbs that do nothing, beside C's.
+    Cost(cost::Args),
     /// Holds the figures of `ibex bench --quick` against the project's limits.
     BenchCheck(bench_check::Args),
     /// The fuzz targets, for a while.
@@ -53,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         Task::Dropin(args) => dropin::run(&args),
         Task::Interop(args) => interop::run(&args),
         Task::CopyTest(args) => copy_test::run(&args),
+        Task::Cost(args) => cost::run(&args),
         Task::BenchCheck(args) => bench_check::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Sim(args) => sim::run(&args),
