@@ -71,14 +71,13 @@ impl<'a> Tables<'a> {
 }
 
 /// Fails the device if a panic passes: queue pairs on the engine's lists might never be driven again, and who waits for
-/// them has to learn of it.
+/// them has to learn of it. It is forgotten at the end of a round: whether the thread is panicking says nothing, since
+/// a program's own panic may run verbs in its destructors.
 struct Fuse<'a>(&'a Nic);
 
 impl Drop for Fuse<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fail();
-        }
+        self.0.fail();
     }
 }
 
@@ -120,7 +119,7 @@ impl Nic {
     /// Receives once. With `lazy`, acknowledgements may be left for requests that the caller is about to post, or for the
     /// next round.
     fn round(&self, engine: &mut Engine, scan: Scan, lazy: bool) -> Received {
-        let _fuse = Fuse(self);
+        let fuse = Fuse(self);
         let Engine { ring, tx, dirty, owing, .. } = engine;
         // The tables are locked and the clock is read when there is something to do: most rounds of a spinning caller
         // find nothing.
@@ -159,6 +158,7 @@ impl Nic {
         if owed || !owing.is_empty() {
             self.owing.store(!owing.is_empty(), Ordering::Relaxed);
         }
+        std::mem::forget(fuse);
         received
     }
 
