@@ -26,6 +26,7 @@ crate::group!("teardown";
     everything_may_be_closed,
     a_panicking_thread_loses_nothing,
     a_panicking_thread_disturbs_no_other,
+    a_panic_of_the_program_is_no_failure_of_the_device,
     a_destructor_may_use_the_queue_pair,
     a_destructor_may_end_the_queue_pair,
     a_panicking_destructor_breaks_nothing,
@@ -314,6 +315,38 @@ fn a_panicking_thread_disturbs_no_other() -> Outcome {
     });
     a.until_free(a.pool.blocks());
     Outcome::Passed
+}
+
+fn a_panic_of_the_program_is_no_failure_of_the_device() -> Outcome {
+    let context = open();
+    let leaks = ibex::leaks();
+    let Ends { a, b } = Ends::on(&context, &EndOptions::default());
+    for round in 0..4 {
+        // Verbs run while the thread unwinds: its queue pairs are destroyed, its memory is deregistered, a queue is polled.
+        let Ends { a: doomed, b: other } = Ends::on(&context, &EndOptions::default());
+        let thread = std::thread::spawn(move || {
+            let _kept = in_flight(&doomed);
+            let _later = (round % 2 == 0).then(|| Polls(doomed.cq.clone()));
+            let _both = (doomed, other);
+            panic_silently();
+        });
+        assert!(thread.join().is_err());
+        let receive = b.qp.recv(b.room()).expect("room");
+        done(a.qp.send(a.buf(b"goes on")).expect("room"));
+        assert_eq!(&done(receive).0[..], b"goes on", "round {round}");
+    }
+    assert_eq!(ibex::leaks(), leaks);
+    Outcome::Passed
+}
+
+/// Polls a queue when dropped.
+struct Polls(ibex::CompletionQueue);
+
+impl Drop for Polls {
+    fn drop(&mut self) {
+        // In the middle of a panic there is nobody to tell.
+        let _ = self.0.poll();
+    }
 }
 
 fn a_destructor_may_use_the_queue_pair() -> Outcome {
