@@ -134,7 +134,8 @@ fn talk(a: &mut Worker, b: &mut Worker, (a_qp, b_qp): (u64, u64), seed: u64) {
 fn private_port() -> u16 {
     let start = (std::process::id() as u16).wrapping_mul(67);
     let free = |port: &u16| {
-        let name = SocketAddr::from_abstract_name(format!("ibex-soft-test-port/{port}")).expect("a short name");
+        let name =
+            SocketAddr::from_abstract_name(format!("ibex-soft-test-port/{port}")).expect("a short name");
         let lock = UnixDatagram::bind_addr(&name);
         lock.map(std::mem::forget).is_ok() && UdpSocket::bind(("127.0.0.1", *port)).is_ok()
     };

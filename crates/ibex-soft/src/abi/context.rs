@@ -18,7 +18,7 @@ use ibex_sys::{
     ibv_query_device_ex_input, verbs_context, verbs_device,
 };
 
-use super::object::{Object, code, given, minus_one, pointer};
+use super::object::{Object, code, given, minus_one, panicked, pointer};
 use super::{cq, post, refuse};
 use crate::device::{self, AsyncQueue, Limits};
 use crate::event::EventQueue;
@@ -50,10 +50,14 @@ impl Shared {
     /// `EIO` in the child of a fork, and after a failure of the device.
     #[inline]
     pub(super) fn nic(&self) -> Result<&Nic, i32> {
-        if !self.open.is_ours() || self.open.nic().has_failed() {
+        if !self.open.is_ours() {
             return Err(libc::EIO);
         }
-        Ok(self.open.nic())
+        let nic = self.open.nic();
+        if panicked() {
+            nic.fail();
+        }
+        if nic.has_failed() { Err(libc::EIO) } else { Ok(nic) }
     }
 }
 

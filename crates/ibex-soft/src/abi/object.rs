@@ -13,6 +13,7 @@
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::os::set_errno;
 
@@ -74,9 +75,21 @@ pub(super) fn named<C>(name: usize) -> *mut C {
     std::ptr::with_exposed_provenance_mut(name)
 }
 
-/// Runs the body of an exported function; a panic becomes `EIO`.
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// Runs the body of an exported function; a panic becomes `EIO`, from then on for every function.
+#[inline]
 pub(super) fn caught<R>(body: impl FnOnce() -> Result<R, i32>) -> Result<R, i32> {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(libc::EIO))
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
+        PANICKED.store(true, Ordering::Relaxed);
+        Err(libc::EIO)
+    })
+}
+
+/// Whether a function of this library has panicked: its device cannot be trusted any more.
+#[inline]
+pub(super) fn panicked() -> bool {
+    PANICKED.load(Ordering::Relaxed)
 }
 
 /// Convention "0 or an errno"; sets errno as well, which some programs print.

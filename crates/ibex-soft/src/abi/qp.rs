@@ -54,10 +54,10 @@ fn possible(cap: &ibv_qp_cap) -> bool {
 
 /// The choices of the transport for queue pairs of this NIC.
 fn tuning(nic: &Nic) -> Tuning {
-    // The kernel charges a packet with its bookkeeping, so that half of the buffer is payload; a quarter leaves
-    // room for others that send here, and for the answer to a READ meeting a WRITE.
-    let packets = nic.wire.rcvbuf() / 4 / nic.wire.mtu();
-    // One batch of the kernel's at least; beyond 512 packets (2 MiB) nothing is gained on a host.
+    // The peer's buffer is taken to be like ours. The kernel charges a packet with its bookkeeping, a fifth of it at most;
+    // the transport shrinks the window when others who send there leave less room.
+    let packets = nic.wire.rcvbuf() / 4 * 3 / nic.wire.mtu();
+    // Beyond 512 packets (2 MiB) nothing is gained on a host.
     let max_window = packets.clamp(16, 512) as u32;
     Tuning { max_window, ..Tuning::default() }
 }
