@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 mod abi;
 mod bench_check;
+mod budget;
 mod ci;
 mod copy_test;
 mod cost;
@@ -38,6 +39,8 @@ enum Task {
     CopyTest(copy_test::Args),
     /// Instructions per post and poll, over verbs that do nothing, beside C's.
     Cost(cost::Args),
+    /// The files that allow unsafe code, counted, against ARCHITECTURE.md.
+    Budget(budget::Args),
     /// Holds the figures of `ibex bench --quick` against the project's limits.
     BenchCheck(bench_check::Args),
     /// The fuzz targets, for a while.
@@ -57,6 +60,7 @@ fn main() -> anyhow::Result<()> {
         Task::Interop(args) => interop::run(&args),
         Task::CopyTest(args) => copy_test::run(&args),
         Task::Cost(args) => cost::run(&args),
+        Task::Budget(args) => budget::run(&args),
         Task::BenchCheck(args) => bench_check::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Sim(args) => sim::run(&args),

@@ -60,6 +60,7 @@ pub(crate) fn apt(packages: &[&str]) -> Result<()> {
 /// Formatting, clippy and documentation with warnings as errors.
 pub(crate) fn lint() -> Result<()> {
     run(cmd("cargo").args(["fmt", "--all", "--check"]))?;
+    crate::budget::check()?;
     run(cmd("cargo").args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     run(cmd("cargo").args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
