@@ -128,16 +128,34 @@ impl Context {
     /// [`DeviceError::Query`].
     #[doc(alias = "ibv_query_gid_table")]
     pub fn gid_table(&self, port: PortNum) -> Result<Vec<GidEntry>, DeviceError> {
+        if let Some(entries) = self.gid_table_at_once(port)? {
+            return Ok(entries);
+        }
         let len = self.query_port(port)?.gid_tbl_len;
         let mut entries = Vec::new();
-        for index in 0..len.min(256) {
-            // The address vector of a queue pair has 8 bits for the index: entries beyond cannot be used.
-            let Ok(index) = u8::try_from(index) else { break };
-            if let Some(entry) = self.gid_entry(port, GidIndex(index))? {
-                entries.push(entry);
-            }
+        // The address vector of a queue pair has 8 bits for the index: entries beyond cannot be used.
+        for index in (0..=u8::MAX).take(len as usize) {
+            entries.extend(self.gid_entry(port, GidIndex(index))?);
         }
         Ok(entries)
+    }
+
+    /// The same by one call, or `None` if the library is too old for it.
+    fn gid_table_at_once(&self, port: PortNum) -> Result<Option<Vec<GidEntry>>, DeviceError> {
+        let Some(query) = self.verbs().query_gid_table else { return Ok(None) };
+        // The call returns the tables of all ports.
+        let room = self.ports()?.iter().map(|port| port.gid_tbl_len as usize).sum();
+        let mut raw = vec![sys::ibv_gid_entry::default(); room];
+        let size = size_of::<sys::ibv_gid_entry>();
+        // SAFETY: an open context, room for so many entries, and the size of one.
+        let count = unsafe { query(self.as_raw(), raw.as_mut_ptr(), room, 0, size) };
+        let count = match convention::long_count(count) {
+            Ok(count) => count,
+            Err(Errno::EOPNOTSUPP) => return Ok(None),
+            Err(source) => return Err(self.query_error(format!("GID table of port {port}"), source)),
+        };
+        let of_port = raw.iter().take(count).filter(|raw| raw.port_num == u32::from(port.0));
+        Ok(Some(of_port.filter_map(|raw| gid_entry(port, raw)).collect()))
     }
 
     /// One entry of a port's GID table, or `None` if it is empty.
@@ -167,12 +185,7 @@ impl Context {
             return self.gid_entry_by_sysfs(port, index);
         }
         self.answer(code, what)?;
-        // SAFETY: all bit patterns of a GID are valid.
-        let gid = Gid(unsafe { raw.gid.raw });
-        let ifindex = (raw.ndev_ifindex != 0).then_some(raw.ndev_ifindex);
-        let netdev = ifindex.and_then(interface_name);
-        let kind = GidType::from_sys(raw.gid_type);
-        Ok((!gid.is_zero()).then_some(GidEntry { gid, index, port, kind, ifindex, netdev }))
+        Ok(gid_entry(port, &raw))
     }
 
     /// The same with the verbs of before rdma-core 32 and what the kernel says.
@@ -276,6 +289,17 @@ impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context").field("device", &self.device().name()).finish_non_exhaustive()
     }
+}
+
+/// An entry in this library's terms; `None` if it is empty, or beyond what the address vector of a queue pair can name.
+fn gid_entry(port: PortNum, raw: &sys::ibv_gid_entry) -> Option<GidEntry> {
+    // SAFETY: all bit patterns of a GID are valid.
+    let gid = Gid(unsafe { raw.gid.raw });
+    let index = GidIndex(u8::try_from(raw.gid_index).ok()?);
+    let ifindex = (raw.ndev_ifindex != 0).then_some(raw.ndev_ifindex);
+    let netdev = ifindex.and_then(interface_name);
+    let kind = GidType::from_sys(raw.gid_type);
+    (!gid.is_zero()).then_some(GidEntry { gid, index, port, kind, ifindex, netdev })
 }
 
 /// The name of a network interface in this process's network namespace.

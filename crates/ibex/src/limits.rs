@@ -1,4 +1,7 @@
 //! Limits of the process that RDMA runs into, for error messages.
+//!
+//! # Safety
+//! Asks the kernel, with a place for the answer; nothing else.
 #![allow(unsafe_code)]
 
 /// The memory lock limit in bytes, or `None` if there is none. See getrlimit(2).

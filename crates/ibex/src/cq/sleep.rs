@@ -8,6 +8,10 @@
 //! poll, was handed over by another thread before (the leader looks at its request afterwards, still under the lock), or
 //! raises an event. A follower registers under the same lock after looking at its request; whoever reaps later sees it
 //! registered and wakes it; and a leader that leaves wakes all, so that one of them becomes leader.
+//!
+//! # Safety
+//! The queue is live while a `CqInner` is; events are acknowledged once each.
+#![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -182,7 +186,6 @@ impl CqInner {
 /// Events acknowledged at once: acknowledging takes a lock of the library, and none may be missing in the end.
 const ACK_BATCH: u32 = 1024;
 
-#[allow(unsafe_code)]
 impl CqInner {
     /// Asks for an event at the next completion.
     fn arm(&self) -> Result<(), Errno> {

@@ -2,6 +2,10 @@
 //!
 //! Owns [`Pool`], its builder, and the list of free blocks, which is lock-free. Taking and returning a buffer neither
 //! allocates nor makes a system call. Buffers keep the slab alive (I4).
+//!
+//! # Safety
+//! A block is handed out once until it is given back; it lies inside the slab, which is registered for local use only (I1).
+#![allow(unsafe_code)]
 
 use std::fmt;
 use std::ptr::NonNull;
@@ -77,7 +81,6 @@ impl PoolBuilder {
 }
 
 /// Registers a mapping for local use.
-#[allow(unsafe_code)]
 fn register(pd: &ProtectionDomain, map: Mapping) -> Result<Registration<Mapping>, MemoryError> {
     let (addr, len) = (map.base().as_ptr(), map.len());
     // SAFETY: a mapping stays in place until dropped; local rights only (I1).
@@ -94,12 +97,9 @@ pub(super) struct Slab {
     slab: Registration<Mapping>,
 }
 
-// The base is the address of the mapping, which is `Send` and `Sync`; blocks are handed out once at a time.
-#[allow(unsafe_code)]
-// SAFETY: see above.
+// SAFETY: the base is the address of the mapping, which is `Send`; nothing in it belongs to a thread.
 unsafe impl Send for Slab {}
-#[allow(unsafe_code)]
-// SAFETY: see above.
+// SAFETY: the list of free blocks is lock-free, and hands each block to one party at a time.
 unsafe impl Sync for Slab {}
 
 impl Slab {
@@ -202,7 +202,6 @@ impl Pool {
     }
 
     /// The address `offset` bytes into the slab.
-    #[allow(unsafe_code)]
     fn block_at(&self, offset: usize) -> NonNull<u8> {
         debug_assert!(offset + self.inner.block <= self.inner.slab.memory().len());
         // SAFETY: every block lies inside the mapping.

@@ -2,6 +2,10 @@
 //!
 //! One word for each slot of the send queue, registered together when the first atomic is posted. Never behind a
 //! reference.
+//!
+//! # Safety
+//! The words stay mapped and registered, for local use only (I1), as long as the queue pair's shared part lives.
+#![allow(unsafe_code)]
 
 use ibex_sys as sys;
 
@@ -15,7 +19,6 @@ pub(super) struct Landing {
 
 impl Landing {
     /// Words for a queue of so many requests.
-    #[allow(unsafe_code)]
     pub(super) fn new(pd: &ProtectionDomain, requests: u32) -> Result<Self, MemoryError> {
         let count = requests.max(1).next_power_of_two();
         let map = Mapping::new(count as usize * size_of::<u64>(), Pages::Normal, false)?;

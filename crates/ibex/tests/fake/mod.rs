@@ -101,6 +101,7 @@ fn verbs() -> &'static Verbs {
         query_device,
         query_port,
         query_gid_ex: Some(query_gid_ex),
+        query_gid_table: None,
         alloc_pd,
         dealloc_pd,
         reg_mr,
