@@ -124,7 +124,8 @@ impl Nic {
         // The tables are locked and the clock is read when there is something to do: most rounds of a spinning caller
         // find nothing.
         let tables = Tables { nic: self, held: OnceCell::new() };
-        let owed = !owing.is_empty();
+        // Also true after the queue pair that owed something was destroyed.
+        let owed = self.owing.load(Ordering::Relaxed);
         for qp in owing.drain(..) {
             let held = tables.held();
             let mut inner = qp.lock();
@@ -166,6 +167,7 @@ impl Nic {
     pub(super) fn pay(&self) {
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
         let Engine { tx, owing, .. } = &mut *engine;
+        self.owing.store(false, Ordering::Relaxed);
         if owing.is_empty() {
             return;
         }
@@ -175,7 +177,6 @@ impl Nic {
             qp.pay(self, &mrs, &mut qp.lock(), tx, now);
         }
         tx.flush(&self.wire);
-        self.owing.store(false, Ordering::Relaxed);
     }
 
     /// [`Nic::pay`] without waiting for any lock; false if one was held, and something may still be owed.

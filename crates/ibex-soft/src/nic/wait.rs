@@ -90,7 +90,12 @@ impl Nic {
             }
             // What the caller has not answered by now, it will not answer soon.
             if self.owing.load(Ordering::Relaxed) {
-                self.try_round(Scan::Quick, false);
+                if self.try_round(Scan::Quick, false).is_none() {
+                    std::thread::yield_now();
+                }
+                if passed(deadline) && !events.is_ready() {
+                    return Err(libc::ETIMEDOUT);
+                }
                 continue;
             }
             if sleep(&mut fds, deadline)? {

@@ -1,6 +1,7 @@
 //! Callers that block: deadlines and failures end the wait whatever the sockets do.
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,16 @@ fn a_deadline_is_kept_while_sockets_stay_readable() {
     let outcome = done.recv_timeout(LIMIT);
     drop(engine);
     assert_eq!(outcome, Ok(Err(libc::ETIMEDOUT)));
+}
+
+#[test]
+fn a_debt_of_a_queue_pair_that_is_gone_keeps_nobody_awake() {
+    let (open, _) = nic();
+    // As a round leaves it whose queue pair is then destroyed.
+    open.nic().owing.store(true, Ordering::SeqCst);
+    let done = waiter(&open, Some(Instant::now() + Duration::from_millis(50)));
+    assert_eq!(done.recv_timeout(LIMIT), Ok(Err(libc::ETIMEDOUT)));
+    assert!(!open.nic().owing.load(Ordering::SeqCst));
 }
 
 #[test]
