@@ -65,7 +65,7 @@
 //! # Unsafe code
 //! Denied in the crate and allowed in these files, each of which says what it must keep true: `lock`, `limits`,
 //! `provider`, `device`, `context`, `pd`, `mem/{volatile,map,mr,pool,buf,frozen,registered,region,sge}`,
-//! `queue/{erased,ring}`, `cq/{mod,channel,reaper,sleep}`, `qp/{mod,builder,submit,recv,batch,landing}`, `op`,
+//! `queue/{erased,ring}`, `cq/{mod,channel,reaper,sleep}`, `qp/{mod,builder,submit,recv,batch,landing}`, `op/mod`,
 //! `verbs/raw`.
 
 pub mod mem;

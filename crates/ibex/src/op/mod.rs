@@ -1,11 +1,12 @@
 //! Operations in flight, and how they end.
 //!
-//! Owns [`Op`], what comes out of it ([`Work`]), and the errors that carry buffers back: [`Rejected`] (never posted),
-//! [`Failed`] (ran and failed), [`Unfinished`] (still running).
+//! Owns [`Op`] and what comes out of it ([`Work`]). The errors that carry buffers back are in `error`.
 //!
 //! # Safety
 //! An `Op` is the only one that claims its request's slot; it does so once, after the slot says *done* (I3).
 #![allow(unsafe_code)]
+
+mod error;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,10 +15,12 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use error::{Failed, Rejected, Unfinished};
+
 use crate::addr::Rkey;
 use crate::cq::CqInner;
 use crate::mem::Source;
-use crate::qp::{PostError, QpShared};
+use crate::qp::QpShared;
 use crate::queue::{Ring, Slot};
 use crate::wc::{CompletionError, Opcode, Record, Status, WorkCompletion};
 
@@ -220,7 +223,7 @@ impl Id {
         let payload = unsafe { slot.claim::<T>() };
         let error = self.explain(&record);
         self.release();
-        Failed { inner: Box::new((error, Some(payload))) }
+        Failed::new(error, Some(payload))
     }
 
     /// Gives a request up whose device can no longer be asked: nobody knows whether it goes on.
@@ -231,7 +234,7 @@ impl Id {
         record.status = Status::FATAL_ERR.0;
         let error = self.explain(&record);
         self.abandon(slot);
-        Failed { inner: Box::new((error, None)) }
+        Failed::new(error, None)
     }
 
     /// Leaves a request to itself: what it holds is dropped when it ends.
@@ -410,130 +413,3 @@ impl<T: Work> fmt::Debug for Op<'_, T> {
             .finish_non_exhaustive()
     }
 }
-
-/// A request that was not posted, and what was to be its memory.
-pub struct Rejected<T> {
-    // Boxes, so that the result of a post is short, and what is posted needs no place on the stack in case it is refused.
-    error: Box<PostError>,
-    payload: Box<T>,
-}
-
-impl<T> Rejected<T> {
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn new(error: PostError, payload: Box<T>) -> Self {
-        Self { error: Box::new(error), payload }
-    }
-
-    /// Why.
-    #[must_use]
-    pub fn error(&self) -> &PostError {
-        &self.error
-    }
-
-    /// The memory.
-    #[must_use]
-    pub fn into_payload(self) -> T {
-        *self.payload
-    }
-
-    /// Both.
-    #[must_use]
-    pub fn into_parts(self) -> (PostError, T) {
-        (*self.error, *self.payload)
-    }
-}
-
-impl<T> fmt::Debug for Rejected<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rejected").field("error", self.error()).finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Display for Rejected<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error().fmt(f)
-    }
-}
-
-impl<T> std::error::Error for Rejected<T> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(self.error())
-    }
-}
-
-/// An operation that ran and failed, and what it held.
-///
-/// After a failure the queue pair is in the error state, and everything posted later is flushed.
-pub struct Failed<T> {
-    inner: Box<(CompletionError, Option<T>)>,
-}
-
-impl<T> Failed<T> {
-    /// Why.
-    #[must_use]
-    pub fn error(&self) -> &CompletionError {
-        &self.inner.0
-    }
-
-    /// How it ended.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        self.error().status
-    }
-
-    /// What it held. `None` only if the device can no longer be asked, so that nobody knows whether it still uses the
-    /// memory; the queue pair keeps it then.
-    #[must_use]
-    pub fn into_payload(self) -> Option<T> {
-        self.inner.1
-    }
-
-    /// Both.
-    #[must_use]
-    pub fn into_parts(self) -> (CompletionError, Option<T>) {
-        *self.inner
-    }
-}
-
-impl<T> fmt::Debug for Failed<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Failed").field("error", self.error()).finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Display for Failed<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error().fmt(f)
-    }
-}
-
-impl<T> std::error::Error for Failed<T> {}
-
-/// What a wait with a limit came to, if not a success.
-pub enum Unfinished<'q, T: Work> {
-    /// The operation is still running; here it is again.
-    Pending(Op<'q, T>),
-    /// It ran and failed.
-    Failed(Failed<T>),
-}
-
-impl<T: Work> fmt::Debug for Unfinished<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pending(op) => f.debug_tuple("Pending").field(op).finish(),
-            Self::Failed(failed) => f.debug_tuple("Failed").field(failed).finish(),
-        }
-    }
-}
-
-impl<T: Work> fmt::Display for Unfinished<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pending(_) => f.write_str("the operation is still running"),
-            Self::Failed(failed) => failed.fmt(f),
-        }
-    }
-}
-
-impl<T: Work> std::error::Error for Unfinished<'_, T> {}
