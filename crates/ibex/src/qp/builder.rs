@@ -1,6 +1,9 @@
 //! Creation of reliable connected queue pairs.
 //!
 //! Owns [`RcBuilder`] and [`QpCaps`]: leases on the completion queues (I6), the port and its address, RESET → INIT.
+//!
+//! # Safety
+//! The queue pair is created with live queues of its own context, and keeps them alive.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;

@@ -1,4 +1,7 @@
 //! The data path: posting, polling, arming, events.
+//!
+//! # Safety
+//! See [`raw`](super).
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;

@@ -1,4 +1,7 @@
 //! Domains, regions, windows.
+//!
+//! # Safety
+//! See [`raw`](super).
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};

@@ -1,4 +1,7 @@
 //! Devices, channels, queues, address handles: making, changing, asking, destroying.
+//!
+//! # Safety
+//! See [`raw`](super).
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
