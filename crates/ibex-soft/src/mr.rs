@@ -96,12 +96,20 @@ pub(crate) struct MrTable {
     entries: Vec<Entry>,
     /// Free indices, longest free first, so that a key is reused as late as possible.
     free: VecDeque<u32>,
+    /// What index and generation are combined with to give a key, so that keys cannot be foreseen by peers. Even: the
+    /// lowest bit tells lkey from rkey.
+    secret: u32,
 }
 
 /// Indices kept free before one is reused.
 const REUSE_DISTANCE: usize = 64;
 
 impl MrTable {
+    /// An empty table with keys of its own.
+    pub(crate) fn with_secret(secret: u32) -> MrTable {
+        MrTable { secret: secret & !1, ..MrTable::default() }
+    }
+
     /// Enters a region; `None` if the table is full.
     pub(crate) fn insert(&mut self, region: Region) -> Option<Keys> {
         let grow = self.free.len() < REUSE_DISTANCE && self.entries.len() < MAX_REGIONS as usize;
@@ -118,14 +126,19 @@ impl MrTable {
         };
         let entry = &mut self.entries[index as usize];
         entry.region = Some(region);
-        let lkey = index << 8 | u32::from(entry.generation) << 1;
+        let lkey = (index << 8 | u32::from(entry.generation) << 1) ^ self.secret;
+        if lkey == 0 {
+            // Programs use key 0 for "none": this generation of the entry is passed over.
+            let region = self.remove(lkey)?;
+            return self.insert(region);
+        }
         Some(Keys { lkey, rkey: lkey | 1 })
     }
 
     /// Removes the region with this lkey.
     pub(crate) fn remove(&mut self, lkey: u32) -> Option<Region> {
         let region = self.entry_mut(lkey)?.region.take()?;
-        let index = lkey >> 8;
+        let index = (lkey ^ self.secret) >> 8;
         let entry = &mut self.entries[index as usize];
         entry.generation = entry.generation.wrapping_add(1) & 0x7f;
         self.free.push_back(index);
@@ -150,6 +163,7 @@ impl MrTable {
     }
 
     fn entry_mut(&mut self, lkey: u32) -> Option<&mut Entry> {
+        let lkey = lkey ^ self.secret;
         let entry = self.entries.get_mut((lkey >> 8) as usize)?;
         (u32::from(entry.generation) << 1 == lkey & 0xff).then_some(entry)
     }
@@ -193,6 +207,7 @@ impl MrTable {
         len: u64,
         need: u32,
     ) -> Result<(&UserMemory, usize), MrFault> {
+        let key = key ^ self.secret;
         let entry = self.entries.get((key >> 8) as usize).ok_or(MrFault::Key)?;
         let region = entry.region.as_ref().ok_or(MrFault::Key)?;
         if key & 0xff != u32::from(entry.generation) << 1 | kind {

@@ -33,6 +33,21 @@ fn keys_are_distinct_and_stale_ones_fail() {
 }
 
 #[test]
+fn keys_depend_on_the_secret_and_are_never_zero() {
+    // With this secret the first generation of entry 1 would have the key 0.
+    for secret in [0, 1 << 8 | 1 << 1, 0xdead_beef] {
+        let mut table = MrTable::with_secret(secret);
+        let keys: Vec<Keys> = (0..8).map(|_| table.insert(region(1, 0, 0, 1)).unwrap()).collect();
+        assert!(keys.iter().all(|keys| keys.lkey != 0 && keys.rkey != 0));
+        assert!(keys.iter().all(|keys| table.local(1, keys.lkey, 0, 1, false).is_ok()));
+        assert!(keys.iter().all(|keys| table.remove(keys.lkey).is_some()));
+        assert!(keys.iter().all(|keys| table.local(1, keys.lkey, 0, 1, false).is_err()));
+    }
+    let first = |secret| MrTable::with_secret(secret).insert(region(1, 0, 0, 1)).unwrap().rkey;
+    assert_ne!(first(0x1234_5600), first(0x6543_2100));
+}
+
+#[test]
 fn bounds_domain_and_rights_are_checked() {
     let mut table = MrTable::default();
     let rights = access::LOCAL_WRITE | access::REMOTE_WRITE;

@@ -54,5 +54,6 @@ mod wire;
 pub(crate) use config::Config;
 pub(crate) use error::NetError;
 pub(crate) use rx::{Received, RxRing, Scan};
+pub(crate) use slot::random;
 pub(crate) use tx::{Peer, TxBatch};
 pub(crate) use wire::Wire;

@@ -189,6 +189,6 @@ impl Numbers {
 }
 
 /// A number nobody can foresee, from the keys the standard library draws for its hash maps.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }

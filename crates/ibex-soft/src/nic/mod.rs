@@ -17,7 +17,7 @@
 //! A packet costs one wake-up at most. A caller that polls an empty completion queue receives inline. A caller that
 //! blocks in `ibv_get_cq_event` watches the sockets itself (one of them does, the *leader*). The thread watches them
 //! when nobody else does; it notices callers by arriving too late for their packets, then steps aside and only looks in
-//! every millisecond. Timers are always the thread's.
+//! every few milliseconds. Timers are always the thread's.
 
 mod engine;
 mod exit;
@@ -129,7 +129,7 @@ impl Nic {
     fn start(config: &Config) -> Result<(Arc<Nic>, JoinHandle<()>), OpenError> {
         let nic = Arc::new(Nic {
             wire: Wire::open(config)?,
-            mrs: RwLock::default(),
+            mrs: RwLock::new(MrTable::with_secret(crate::net::random() as u32)),
             qps: RwLock::default(),
             engine: Mutex::new(engine::Engine::new()),
             batches: Mutex::default(),
