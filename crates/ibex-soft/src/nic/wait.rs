@@ -15,7 +15,7 @@ use crate::net::Scan;
 use crate::os::{self, watch};
 
 /// How far ahead the thread's next look may lie when a leader leaves; beyond that it is woken to look again.
-const UNATTENDED_NS: u64 = 2_000_000;
+const UNATTENDED_NS: u64 = 5_000_000;
 
 impl Nic {
     /// Blocks until `events` has one, or until the deadline; drives the device meanwhile.
