@@ -27,8 +27,8 @@
 //! pool of buffers and the timers are leaves. The program is never called back, and nothing blocks, under any of them.
 //!
 //! # Unsafe code
-//! Only in `abi/*` (what C programs pass), `memory.rs` (memory they registered), `os.rs` and a file of `net` (system calls).
-//! Each says what it relies on.
+//! Only in `abi/*` (what C programs pass), `memory.rs` (memory they registered), and for system calls in `os.rs` and
+//! `net/{udp,ifaddr,interest,disarm}.rs`. Each says what it relies on.
 //!
 //! # Environment
 //! | variable | meaning |
