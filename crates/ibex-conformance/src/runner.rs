@@ -1,13 +1,24 @@
 //! The runner: cases in, libtest's output and an exit code out.
 //!
+//! A case that does not end ends the run: waits of the cases are bounded, but what they test may hang in a place of its own.
+//!
 //! Shared by the suite itself (`tests/conformance.rs`) and by the test that proves that the runner fails when it should
 //! (`tests/runner.rs`).
 
 use std::collections::BTreeSet;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 
+use crate::lab::PATIENCE;
 use crate::{Case, Outcome};
+
+/// How long a case may take: several waits, each to the end of its patience.
+const LIMIT: Duration = PATIENCE.saturating_mul(5);
+
+/// libtest's exit code of a run with failures.
+const FAILURE: i32 = 101;
 
 /// The environment variable with the names of cases that this provider is known to fail, one a line.
 ///
@@ -32,13 +43,28 @@ pub fn run(cases: Vec<Case>) -> Conclusion {
 }
 
 fn trial(case: Case, known: bool) -> Trial {
-    Trial::ignorable_test(case.name, move || match (std::panic::catch_unwind(case.run), known) {
-        (Ok(Outcome::Passed), true) => Err(Failed::from("passed, but is listed as a known difference")),
-        (Err(_), true) => Ok(Completion::ignored_with(KNOWN_REASON)),
-        (Ok(Outcome::Passed), false) => Ok(Completion::Completed),
-        (Ok(Outcome::Skipped(reason)), _) => Ok(Completion::ignored_with(reason)),
-        (Err(panic), false) => Err(Failed::from(message(&*panic))),
+    Trial::ignorable_test(case.name, move || {
+        let _watch = watch(case.name);
+        match (std::panic::catch_unwind(case.run), known) {
+            (Ok(Outcome::Passed), true) => Err(Failed::from("passed, but is listed as a known difference")),
+            (Err(_), true) => Ok(Completion::ignored_with(KNOWN_REASON)),
+            (Ok(Outcome::Passed), false) => Ok(Completion::Completed),
+            (Ok(Outcome::Skipped(reason)), _) => Ok(Completion::ignored_with(reason)),
+            (Err(panic), false) => Err(Failed::from(message(&*panic))),
+        }
     })
+}
+
+/// Ends the process if what this returns is not dropped within [`LIMIT`].
+fn watch(name: &'static str) -> Sender<()> {
+    let (watch, ended) = channel();
+    std::thread::spawn(move || {
+        if ended.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("\n{name} has not ended within {LIMIT:?}: a wait that is not bounded");
+            std::process::exit(FAILURE);
+        }
+    });
+    watch
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {

@@ -45,6 +45,8 @@ fn checks() -> Vec<Case> {
             a_skipped_case_is_reported_with_its_reason,
         ),
         case("runner::a_failing_case_fails_the_suite", a_failing_case_fails_the_suite),
+        case("runner::a_known_difference_is_ignored", a_known_difference_is_ignored),
+        case("runner::a_known_difference_that_is_none_fails", a_known_difference_that_is_none_fails),
         case("runner::every_case_fails_without_its_device", every_case_fails_without_its_device),
         case("runner::an_unknown_provider_fails", an_unknown_provider_fails),
     ]
@@ -56,6 +58,7 @@ fn suite(name: &str, environment: &[(&str, &str)], arguments: &[&str]) -> (Outpu
         .env(SUITE, name)
         .env_remove("IBEX_CONFORMANCE_PROVIDER")
         .env_remove("IBEX_DEVICE")
+        .env_remove(runner::KNOWN)
         .envs(environment.iter().copied())
         .args(arguments)
         .output()
@@ -85,6 +88,21 @@ fn a_failing_case_fails_the_suite() -> Outcome {
     assert_eq!(output.status.code(), Some(101), "{text}");
     assert!(text.contains("2 passed; 1 failed"), "{text}");
     assert!(text.contains("two is 3"), "{text}");
+    Outcome::Passed
+}
+
+fn a_known_difference_is_ignored() -> Outcome {
+    let (output, text) = suite("failing", &[(runner::KNOWN, "fails")], &[]);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("2 passed; 0 failed; 1 ignored"), "{text}");
+    assert!(text.contains(runner::KNOWN_REASON), "{text}");
+    Outcome::Passed
+}
+
+fn a_known_difference_that_is_none_fails() -> Outcome {
+    let (output, text) = suite("passing", &[(runner::KNOWN, "passes")], &[]);
+    assert_eq!(output.status.code(), Some(101), "{text}");
+    assert!(text.contains("0 passed; 1 failed"), "{text}");
     Outcome::Passed
 }
 

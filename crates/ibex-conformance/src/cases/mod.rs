@@ -15,6 +15,7 @@ pub mod posting;
 pub mod processes;
 pub mod queues;
 pub mod remote;
+pub mod requests;
 pub mod states;
 pub mod teardown;
 pub mod threads;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Case> {
         ownership::cases(),
         teardown::cases(),
         posting::cases(),
+        requests::cases(),
         threads::cases(),
         remote::cases(),
         processes::cases(),

@@ -10,7 +10,7 @@ use ibex::{Buf, Op, Opcode, RemoteRegion, Wait};
 use super::ownership::{content, exposed, has_atomics, no_atomics};
 use crate::Outcome;
 use crate::lab::pattern;
-use crate::lab::safe::{End, EndOptions, Ends, done, open};
+use crate::lab::safe::{End, EndOptions, Ends, done, ended, open};
 
 crate::group!("threads";
     two_threads_wait_for_their_own,
@@ -50,7 +50,9 @@ const ROUNDS: u64 = 300;
 fn write_and_read(end: &End, remote: &RemoteRegion, thread: usize, rounds: u64) {
     let share = remote.at((thread * SHARE) as u64).slice(..SHARE as u64).expect("inside");
     let check = |(seed, place, op): (u64, usize, Op<'_, Buf>)| {
-        let (buf, wc) = done(op);
+        // Both ways of waiting, at once.
+        let result = if thread.is_multiple_of(2) { op.wait() } else { ended(op) };
+        let (buf, wc) = result.unwrap_or_else(|failed| panic!("{failed}"));
         assert_eq!(buf.as_ptr().addr(), place, "thread {thread} got a buffer of another operation");
         let expected = if seed % 2 == 0 { Opcode::RDMA_WRITE } else { Opcode::RDMA_READ };
         assert_eq!(wc.opcode(), expected, "thread {thread} got a completion of another operation");
@@ -126,7 +128,9 @@ fn atomics_of_all_threads_count_once() -> Outcome {
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
-                    (0..per_thread).map(|_| done(a.qp.fetch_add(word, 1).expect("room"))).collect::<Vec<_>>()
+                    (0..per_thread)
+                        .map(|_| a.qp.fetch_add(word, 1).expect("room").wait().expect("added"))
+                        .collect::<Vec<_>>()
                 })
             })
             .collect();
@@ -178,7 +182,8 @@ fn senders_and_receivers_share_a_queue_pair() -> Outcome {
     let send = |end: &End, from: u64| {
         for seed in 0..ROUNDS {
             let op = end.qp.send_with_imm(end.buf(&pattern(from + seed, 64)), seed as u32).expect("room");
-            assert!(done(op).0[..] == pattern(from + seed, 64), "SEND {seed} gave another buffer back");
+            let (buf, _) = op.wait().unwrap_or_else(|failed| panic!("{failed}"));
+            assert!(buf[..] == pattern(from + seed, 64), "SEND {seed} gave another buffer back");
         }
     };
     std::thread::scope(|scope| {
