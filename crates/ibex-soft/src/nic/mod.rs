@@ -16,8 +16,8 @@
 //!
 //! A packet costs one wake-up at most. A caller that polls an empty completion queue receives inline. A caller that
 //! blocks in `ibv_get_cq_event` watches the sockets itself (one of them does, the *leader*). The thread watches them
-//! when nobody else does; it notices callers by arriving too late for their packets, then steps aside and only looks in
-//! every few milliseconds. Timers are always the thread's.
+//! when nobody else does; woken again and again although callers poll between, it steps aside and only looks in every
+//! few milliseconds. Timers are always the thread's.
 
 mod engine;
 mod exit;

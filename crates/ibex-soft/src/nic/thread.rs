@@ -2,8 +2,8 @@
 //!
 //! Owns the two ways it waits. *Watching*, it sleeps on the sockets and receives what comes. *Aside*, it sleeps for a few
 //! milliseconds at a time (longer while a caller blocks on the sockets) and only sees whether callers have gone quiet, in
-//! which case it watches again. It steps aside when it is woken for packets while a caller
-//! polls anyway. It sleeps for ever when nothing happens.
+//! which case it watches again. It steps aside when it is woken for packets although callers poll anyway. It sleeps for ever
+//! when nothing happens.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
