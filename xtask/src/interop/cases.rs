@@ -31,7 +31,8 @@ pub(super) struct Case {
     pub(super) check: Check,
     /// Whether `--quick` runs it.
     pub(super) quick: bool,
-    /// Limit in seconds, before the link's patience.
+    /// Limit in seconds, before the link's patience. Far above what the case takes alone: two spinning processes on a
+    /// crowded machine make little way.
     pub(super) seconds: u64,
 }
 
@@ -79,7 +80,7 @@ pub(super) fn all(link: &Link) -> Vec<Case> {
 /// `text` is the options, separated by spaces.
 fn case(program: &'static str, text: &str, check: Check) -> Case {
     let options = text.split_whitespace().map(str::to_owned).collect();
-    Case { program, options, check, quick: false, seconds: 20 }
+    Case { program, options, check, quick: false, seconds: 60 }
 }
 
 fn pingpong(options: &str, size: u64, iters: u64) -> Case {
@@ -106,11 +107,12 @@ fn perf_payload(program: &'static str, options: &str, iters: u64) -> Case {
 /// Stands for the path of an end's buffer file.
 pub(super) const BUFFER: &str = "FILE";
 
-/// perftest over all its sizes, 2 B to 8 MiB.
+/// perftest over all its sizes, 2 B to 8 MiB. Slow for a reason of its own: it calibrates the cycle counter again for
+/// every size, a second of spinning at both ends.
 fn perf_all_sizes(program: &'static str, iters: u64) -> Case {
     let text = format!("--use_old_post_send -x 1 -a -n {iters}");
     let sizes = (1..=23).map(|power| 1 << power).collect();
-    case(program, &text, Check::Table { sizes, iters }).seconds(60)
+    case(program, &text, Check::Table { sizes, iters }).seconds(240)
 }
 
 const LATENCY: [&str; 3] = ["ib_send_lat", "ib_write_lat", "ib_read_lat"];
@@ -259,7 +261,7 @@ fn kernel(loss: u32) -> Vec<Case> {
         list.push(perf("ib_write_bw", "-b -q 4", 4096, 128));
         list.push(perf("ib_read_bw", "-o 16 -b -q 4", 4096, 128));
     }
-    list.into_iter().map(|case| case.seconds(30)).collect()
+    list
 }
 
 /// perftest asks each end for as many outstanding READs and atomics as the *other* device can have: 128 for rxe, which

@@ -27,8 +27,8 @@ pub(super) enum Kernel {
 /// Shares of lost packets, per cent in each direction.
 const LOSSES: [u32; 2] = [0, 1];
 
-/// Wall clock for one machine: about 70 cases at one or two emulated seconds each, and room for a slow host.
-const LIMIT: Duration = Duration::from_secs(1200);
+/// Wall clock for one machine: about 70 cases at a few emulated seconds each, and room for a crowded host.
+const LIMIT: Duration = Duration::from_secs(2400);
 
 /// The kernels that a run asks for: Debian 12's own in a quick one, each in a complete one.
 pub(super) fn series(args: &Args) -> Vec<Series> {

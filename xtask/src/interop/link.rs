@@ -93,7 +93,7 @@ impl Link {
             server: server.clone(),
             client: client.clone(),
             // Emulation, and with loss the kernel's retry timer on top.
-            patience: 4,
+            patience: 2,
         };
         Ok([link(&soft, &rxe), link(&rxe, &soft)])
     }
