@@ -39,7 +39,7 @@ enum Task {
     CopyTest(copy_test::Args),
     /// Instructions per post and poll, over verbs that do nothing, beside C's.
     Cost(cost::Args),
-    /// The files that allow unsafe code, counted, against ARCHITECTURE.md.
+    /// The files that allow unsafe code, against the table in ARCHITECTURE.md.
     Budget(budget::Args),
     /// Holds the figures of `ibex bench --quick` against the project's limits.
     BenchCheck(bench_check::Args),
