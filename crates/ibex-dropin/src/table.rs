@@ -140,7 +140,7 @@ macro_rules! verbs_symbols {
 
 /// The provider interface of libibverbs.so.1, which libmlx5 and libefa import whole (perftest, UCX and libfabric are
 /// linked to them); `ibv_devinfo` really calls one of its functions. One list for every number of
-/// [`private_versions`]: a name that a release does not know yet is never asked for. What follows the macro's name is
+/// `private_versions`: a name that a release does not know yet is never asked for. What follows the macro's name is
 /// handed on before the rows. The one symbol of data, `verbs_allow_disassociate_destroy`, and
 /// `verbs_register_driver_<number>` are written out in `export.rs`.
 macro_rules! private_symbols {

@@ -1,6 +1,6 @@
 //! One case as processes: started, watched, ended in bounded time, judged.
 //!
-//! A client starts when its server's TCP port is seen listening in /proc/<pid>/net/tcp (proc(5)), so nothing sleeps on
+//! A client starts when its server's TCP port is seen listening in `/proc/<pid>/net/tcp` (proc(5)), so nothing sleeps on
 //! a guess and no connection is wasted on a probe.
 
 use std::fs::{self, File};
@@ -324,7 +324,7 @@ fn has_listener(table: &str, port: u16) -> bool {
     })
 }
 
-/// User and system time from /proc/<pid>/stat: fields 14 and 15, counted after the name in parentheses.
+/// User and system time from `/proc/<pid>/stat`: fields 14 and 15, counted after the name in parentheses.
 fn processor_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
