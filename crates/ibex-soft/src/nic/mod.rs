@@ -66,6 +66,8 @@ pub(crate) struct Nic {
     kick: EventFd,
     /// When the thread will wake by itself, on the clock of [`Nic::now`]; 0 while it is awake.
     wakes_at: AtomicU64,
+    /// Whether that was near when it went to sleep, or it is awake: what a polling caller asks without reading the clock.
+    near: AtomicBool,
     /// Whether an acknowledgement was left for a request to come.
     owing: AtomicBool,
     /// Whether the program blocks in `wait_event`, which programs that poll the descriptor never do.
@@ -142,6 +144,7 @@ impl Nic {
             baton: EventFd::new()?,
             kick: EventFd::new()?,
             wakes_at: AtomicU64::new(0),
+            near: AtomicBool::new(false),
             owing: AtomicBool::new(false),
             blocking: AtomicBool::new(false),
             aside: AtomicBool::new(false),

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use ibex_proto::Nanos;
 
 use super::Nic;
+use super::wait::UNATTENDED_NS;
 use crate::net::Scan;
 use crate::os::{self, watch};
 
@@ -184,10 +185,13 @@ impl<'a> Watcher<'a> {
             // The caller that watched the sockets may have left before it could see that this sleep is a long one.
             timeout = timeout.map(|long| long.min(STEADY_TICK));
         }
+        nic.near
+            .store(timeout.is_some_and(|long| long.as_nanos() < u128::from(UNATTENDED_NS)), Ordering::SeqCst);
         let fds = if sockets { &mut self.fds[..] } else { &mut self.fds[..1] };
         // Errors (a signal cannot be, all are blocked) show as nothing ready.
         let _ = os::wait(fds, timeout);
         nic.wakes_at.store(0, Ordering::SeqCst);
+        nic.near.store(true, Ordering::SeqCst);
         if fds[0].revents != 0 {
             while nic.kick.take() {}
         }

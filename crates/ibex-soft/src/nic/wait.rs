@@ -15,7 +15,7 @@ use crate::net::Scan;
 use crate::os::{self, watch};
 
 /// How far ahead the thread's next look may lie when a leader leaves; beyond that it is woken to look again.
-const UNATTENDED_NS: u64 = 5_000_000;
+pub(super) const UNATTENDED_NS: u64 = 5_000_000;
 
 impl Nic {
     /// Blocks until `events` has one, or until the deadline; drives the device meanwhile.
@@ -53,7 +53,7 @@ impl Nic {
     pub(super) fn will_look_in(&self) -> bool {
         self.aside.load(Ordering::SeqCst)
             && !self.ending.load(Ordering::SeqCst)
-            && self.wakes_at.load(Ordering::Relaxed) < self.now() + UNATTENDED_NS
+            && self.near.load(Ordering::Relaxed)
     }
 
     fn try_lead<T>(&self, events: &EventQueue<T>, deadline: Option<Instant>) -> Option<Result<(), i32>> {
