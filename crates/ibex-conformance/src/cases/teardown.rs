@@ -11,13 +11,14 @@ use ibex::{QpState, Status, Wait};
 
 use super::ownership::{MESSAGE, content, exposed};
 use crate::Outcome;
-use crate::lab::safe::{End, EndOptions, Ends, done, failed, open, poll_until};
+use crate::lab::safe::{End, EndOptions, Ends, done, failed, open, pending, poll_until};
 use crate::lab::{PATIENCE, QUIET, Tracked, pattern};
 
 crate::group!("teardown";
     a_dropped_queue_pair_gives_everything_back,
     a_closed_queue_pair_gives_everything_back,
     an_error_state_flushes_everything,
+    a_dropped_queue_pair_sends_no_more,
     a_dropped_queue_pair_reads_no_more,
     a_dropped_queue_pair_writes_no_more,
     a_dropped_receiver_writes_no_more,
@@ -98,6 +99,23 @@ fn large() -> EndOptions {
 
 /// How often the races are run.
 const ROUNDS: u64 = 4;
+
+fn a_dropped_queue_pair_sends_no_more() -> Outcome {
+    let context = open();
+    for _ in 0..ROUNDS {
+        let Ends { a, b } = Ends::on(&context, &large());
+        // Sent again and again until there is a receive, which comes too late.
+        a.qp.send(a.buf(&pattern(1, MIB))).expect("room").detach();
+        a.stays_quiet();
+        let End { qp, pool, .. } = a;
+        drop(qp);
+        assert_eq!(pool.free(), pool.blocks());
+        let receive = pending(b.qp.recv(b.room()).expect("room"), QUIET);
+        drop(receive);
+        gone_and_quiet(b, "a receive of nothing");
+    }
+    Outcome::Passed
+}
 
 fn a_dropped_queue_pair_reads_no_more() -> Outcome {
     let context = open();
