@@ -1,7 +1,9 @@
 //! A destructor of a program's memory that itself waits for an operation, run by a thread that is about to sleep for the
 //! same completion queue.
-#![allow(unsafe_code)]
-#![allow(clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
+//!
+//! # Safety
+//! The two verbs here touch only what ibv_poll_cq(3) and ibv_post_send(3) have their caller pass.
+#![allow(unsafe_code, clippy::unwrap_used)]
 
 mod fake;
 
@@ -27,7 +29,8 @@ static WAITED_FOR: Mutex<Option<Op<'static, Inline>>> = Mutex::new(None);
 
 struct Waits(Vec<u8>);
 
-// SAFETY: as for the vector.
+// SAFETY: the rule of `StableMem`: the vector's bytes lie on the heap, stay there when it moves, and are neither changed
+// nor let go before `Waits` is dropped.
 unsafe impl StableMem for Waits {
     const WRITABLE: bool = false;
 
@@ -63,11 +66,13 @@ unsafe extern "C" fn poll_cq(_: *mut ibv_cq, _: i32, wcs: *mut ibv_wc) -> i32 {
     if wr_id == 0 {
         return 0;
     }
+    // SAFETY: ibv_poll_cq(3): the caller has room for one completion at least.
     unsafe { wcs.write(ibv_wc { wr_id, status: IBV_WC_SUCCESS, ..Default::default() }) };
     1
 }
 
 unsafe extern "C" fn post_send(_: *mut ibv_qp, wr: *mut ibv_send_wr, _: *mut *mut ibv_send_wr) -> i32 {
+    // SAFETY: ibv_post_send(3): the caller's list has at least one request, valid during the call.
     let wr_id = unsafe { (*wr).wr_id };
     for place in [&ORPHAN, &INNER, &OUTER] {
         if place.compare_exchange(0, wr_id, Ordering::SeqCst, Ordering::SeqCst).is_ok() {

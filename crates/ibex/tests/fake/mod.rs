@@ -2,8 +2,11 @@
 //!
 //! Owns a table of verbs made of the software device's, with everything this library calls replaced. Nothing moves.
 //! Shared by tests and by the cost benchmark, which replaces the data path once more.
-#![allow(unsafe_code, dead_code, unreachable_pub)]
-#![allow(clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block, clippy::unwrap_used)]
+//!
+//! # Safety
+//! Every object is a box made by `give` and freed by `take` when its destroying verb answers 0, after which the manual
+//! pages forbid its use. Besides objects, only the places the caller passes for answers are touched.
+#![allow(unsafe_code, dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::VecDeque;
 use std::ffi::{c_char, c_int, c_void};
@@ -77,7 +80,8 @@ pub fn complete(wr_id: u64, status: ibv_wc_status) {
 /// An open device of this kind, with its own data path.
 pub fn open(post_send: PostSend, poll_cq: PollCq) -> Context {
     DATA_PATH.set((post_send, poll_cq)).ok();
-    // SAFETY: the functions below keep the contracts as far as this library uses them: they touch no memory at all.
+    // SAFETY: the functions below and the data paths of this folder's users keep the manual pages' contracts as far as
+    // this library uses them, and none touches the memory that a work request names.
     let provider = unsafe { Provider::custom(verbs()) };
     provider.devices().unwrap()[0].open().unwrap()
 }
@@ -125,18 +129,28 @@ fn give<T>(value: T) -> *mut T {
     Box::into_raw(Box::new(value))
 }
 
+/// Frees what `give` made.
+///
+/// # Safety
+/// `value` is from `give`, of the same type, and used by nobody afterwards.
 unsafe fn take<T>(value: *mut T) -> c_int {
+    // SAFETY: the caller's promise: a box of this type, given up once.
     drop(unsafe { Box::from_raw(value) });
     0
 }
 
 unsafe extern "C" fn get_device_list(count: *mut c_int) -> *mut *mut ibv_device {
+    // SAFETY: ibv_get_device_list(3): the caller passes a place for the count; this library never passes null.
     unsafe { count.write(1) };
     let device = give(ibv_device::default());
     give([device, null_mut()]).cast()
 }
 unsafe extern "C" fn free_device_list(list: *mut *mut ibv_device) {
-    unsafe { take(list.read()) };
+    // SAFETY: ibv_free_device_list(3): a list from `get_device_list`, which has two elements, not freed before.
+    let device = unsafe { list.read() };
+    // SAFETY: ibv_free_device_list(3): the devices of the list are used no more; this one was made with it.
+    unsafe { take(device) };
+    // SAFETY: ibv_free_device_list(3): nor is the list, which was made as an array of this type.
     unsafe { take(list.cast::<[*mut ibv_device; 2]>()) };
 }
 unsafe extern "C" fn get_device_name(_: *mut ibv_device) -> *const c_char {
@@ -155,6 +169,7 @@ unsafe extern "C" fn open_device(device: *mut ibv_device) -> *mut ibv_context {
     give(context)
 }
 unsafe extern "C" fn close_device(context: *mut ibv_context) -> c_int {
+    // SAFETY: ibv_close_device(3): a context from `open_device`, used no more.
     unsafe { take(context) }
 }
 unsafe extern "C" fn query_device(_: *mut ibv_context, attr: *mut ibv_device_attr) -> c_int {
@@ -164,6 +179,7 @@ unsafe extern "C" fn query_device(_: *mut ibv_context, attr: *mut ibv_device_att
         phys_port_cnt: 1,
         ..Default::default()
     };
+    // SAFETY: ibv_query_device(3): the caller passes a place for the answer.
     unsafe { attr.write(answer) };
     0
 }
@@ -176,6 +192,7 @@ unsafe extern "C" fn query_port(_: *mut ibv_context, _: u8, attr: *mut _compat_i
         link_layer: IBV_LINK_LAYER_ETHERNET,
         ..Default::default()
     };
+    // SAFETY: ibv_query_port(3): the caller passes a place for the answer.
     unsafe { attr.write(answer) };
     0
 }
@@ -189,6 +206,7 @@ unsafe extern "C" fn query_gid_ex(
 ) -> c_int {
     let gid = ibv_gid { raw: [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1] };
     let gid_type = IBV_GID_TYPE_ROCE_V2.0;
+    // SAFETY: ibv_query_gid_ex(3): the caller passes a place for the entry.
     unsafe { entry.write(ibv_gid_entry { gid, gid_index, port_num, gid_type, ndev_ifindex: 0 }) };
     0
 }
@@ -196,6 +214,7 @@ unsafe extern "C" fn alloc_pd(context: *mut ibv_context) -> *mut ibv_pd {
     give(ibv_pd { context, ..Default::default() })
 }
 unsafe extern "C" fn dealloc_pd(pd: *mut ibv_pd) -> c_int {
+    // SAFETY: ibv_dealloc_pd(3): a domain from `alloc_pd`, used no more.
     unsafe { take(pd) }
 }
 unsafe extern "C" fn reg_mr(pd: *mut ibv_pd, addr: *mut c_void, length: usize, _: c_int) -> *mut ibv_mr {
@@ -208,17 +227,23 @@ unsafe extern "C" fn dereg_mr(mr: *mut ibv_mr) -> c_int {
     match DEREG_MR.load(Ordering::Relaxed) {
         0 => {
             REGIONS.fetch_sub(1, Ordering::Relaxed);
+            // SAFETY: ibv_dereg_mr(3): a region from `reg_mr`, used no more once this answers 0 (I4).
             unsafe { take(mr) }
         }
         code => code,
     }
 }
 unsafe extern "C" fn create_comp_channel(context: *mut ibv_context) -> *mut ibv_comp_channel {
+    // SAFETY: eventfd(2) takes no pointers.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
     give(ibv_comp_channel { context, fd, refcnt: 0 })
 }
 unsafe extern "C" fn destroy_comp_channel(channel: *mut ibv_comp_channel) -> c_int {
-    unsafe { libc::close((*channel).fd) };
+    // SAFETY: ibv_destroy_comp_channel(3): a channel from `create_comp_channel`, still alive.
+    let fd = unsafe { (*channel).fd };
+    // SAFETY: close(2): the channel owns the descriptor, and it is closed here only.
+    unsafe { libc::close(fd) };
+    // SAFETY: ibv_destroy_comp_channel(3): the channel is used no more.
     unsafe { take(channel) }
 }
 unsafe extern "C" fn create_cq(
@@ -231,6 +256,7 @@ unsafe extern "C" fn create_cq(
     give(ibv_cq { context, cqe, channel, ..Default::default() })
 }
 unsafe extern "C" fn destroy_cq(cq: *mut ibv_cq) -> c_int {
+    // SAFETY: ibv_destroy_cq(3): a queue from `create_cq`, used no more.
     unsafe { take(cq) }
 }
 unsafe extern "C" fn ack_cq_events(_: *mut ibv_cq, _: u32) {}
@@ -239,11 +265,15 @@ unsafe extern "C" fn get_cq_event(
     _: *mut *mut ibv_cq,
     _: *mut *mut c_void,
 ) -> c_int {
-    unsafe { *libc::__errno_location() = libc::EAGAIN };
+    // SAFETY: errno(3): takes nothing, and is there for every thread.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: errno(3): the thread's own `int`, which it may assign.
+    unsafe { *errno = libc::EAGAIN };
     -1
 }
 unsafe extern "C" fn create_qp(pd: *mut ibv_pd, _: *mut ibv_qp_init_attr) -> *mut ibv_qp {
     static NUMBER: AtomicU32 = AtomicU32::new(0x11);
+    // SAFETY: ibv_create_qp(3): the caller passes a domain from `alloc_pd` that is alive.
     let context = unsafe { (*pd).context };
     let qp_num = NUMBER.fetch_add(1, Ordering::Relaxed);
     give(ibv_qp { context, pd, qp_num, ..Default::default() })
@@ -251,12 +281,16 @@ unsafe extern "C" fn create_qp(pd: *mut ibv_pd, _: *mut ibv_qp_init_attr) -> *mu
 unsafe extern "C" fn modify_qp(qp: *mut ibv_qp, attr: *mut ibv_qp_attr, _: c_int) -> c_int {
     let code = MODIFY_QP.load(Ordering::Relaxed);
     if code == 0 {
-        unsafe { (*qp).state = (*attr).qp_state };
+        // SAFETY: ibv_modify_qp(3): the caller passes valid attributes.
+        let next = unsafe { (*attr).qp_state };
+        // SAFETY: ibv_modify_qp(3): the caller passes a queue pair from `create_qp` that is alive.
+        unsafe { (*qp).state = next };
     }
     code
 }
 unsafe extern "C" fn destroy_qp(qp: *mut ibv_qp) -> c_int {
     match DESTROY_QP.load(Ordering::Relaxed) {
+        // SAFETY: ibv_destroy_qp(3): a queue pair from `create_qp`, used no more once this answers 0.
         0 => unsafe { take(qp) },
         code => code,
     }
@@ -270,8 +304,10 @@ unsafe extern "C" fn post_send(
     let mut state = state();
     state.doorbells += 1;
     let (code, mut room) = (POST.load(Ordering::Relaxed), POST_AFTER.load(Ordering::Relaxed));
+    // SAFETY: ibv_post_send(3): the caller's list is valid during the call and ends with null.
     while let Some(request) = unsafe { wr.as_ref() } {
         if code != 0 && room == 0 {
+            // SAFETY: ibv_post_send(3): the caller passes a place for the refused request.
             unsafe { bad.write(wr) };
             return code;
         }
@@ -283,6 +319,7 @@ unsafe extern "C" fn post_send(
     0
 }
 unsafe extern "C" fn post_recv(_: *mut ibv_qp, wr: *mut ibv_recv_wr, _: *mut *mut ibv_recv_wr) -> c_int {
+    // SAFETY: ibv_post_recv(3): the caller's list has at least one request, valid during the call.
     let ibv_recv_wr { wr_id, num_sge, .. } = unsafe { *wr };
     state().posted.push(Posted { wr_id, flags: 0, opcode: u32::MAX, num_sge });
     0
@@ -291,7 +328,10 @@ unsafe extern "C" fn poll_cq(_: *mut ibv_cq, room: c_int, wcs: *mut ibv_wc) -> c
     let mut state = state();
     let count = state.completions.len().min(room as usize);
     for (at, wc) in state.completions.drain(..count).enumerate() {
-        unsafe { wcs.add(at).write(wc) };
+        // SAFETY: ibv_poll_cq(3): the caller has room for `room` completions, and `at` is below that.
+        let place = unsafe { wcs.add(at) };
+        // SAFETY: as above (ibv_poll_cq(3)): a place of the caller's array.
+        unsafe { place.write(wc) };
     }
     count as c_int
 }
