@@ -2,7 +2,7 @@
 //!
 //! The suite runs against one device: the built-in one in plain `cargo test`, the kernel's `rdma_rxe` in the virtual
 //! machine, a NIC where somebody has one. It speaks to the device twice: through the C interface ([`lab`]: exact
-//! statuses, states and refusals), and through the safe crate `ibex` (what becomes of buffers when operations are
+//! statuses, states and refusals), and through the safe crate `ibex` ([`lab::safe`]: what becomes of buffers when operations are
 //! dropped, forgotten or late).
 //!
 //! - [`Case`]: a test with a name and a body that returns [`Outcome`]; failures are panics with a message.
@@ -10,10 +10,11 @@
 //! - [`child`]: the second process of the cases that need one.
 //! - [`runner`]: runs cases and reports in libtest's format.
 //!
-//! A case never passes for want of a device: [`lab::Lab::open`] panics when there is none. A capability that the
+//! A case never passes for want of a device: [`lab::Lab::open`] and [`lab::safe::open`] panic when there is none. A capability that the
 //! provider lacks is skipped with its reason printed, and the reason is the provider's own report.
 //!
-//! `IBEX_CONFORMANCE_PROVIDER` is `soft` (the default) or `system`; `IBEX_DEVICE` names the device of a system provider.
+//! `IBEX_CONFORMANCE_PROVIDER` is `soft` (the default) or `system`; `IBEX_DEVICE` names the device; `IBEX_CONFORMANCE_KNOWN`
+//! lists the cases that this provider is known to fail ([`runner::KNOWN`]).
 
 #![deny(unsafe_code)]
 
