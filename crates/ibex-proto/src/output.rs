@@ -8,33 +8,35 @@ use crate::{Completion, Counters, Event, RecvCompletion, SendCompletion};
 ///
 /// Bounded by the host: a send completion needs a post, which is refused while unfetched ones fill the queue; a
 /// receive completion needs a receive request of the host; events are one per change of state.
+///
+/// Send completions are fetched before receive completions. A peer may put its answer before the acknowledgement of
+/// what it answers, in one batch; programs are used to adapters that acknowledge at once, and some (perftest's
+/// `ib_send_lat -e`, with room for one request) fail if the answer completes first.
 pub(crate) struct Output {
-    completions: VecDeque<Completion>,
+    sends: VecDeque<SendCompletion>,
+    recvs: VecDeque<RecvCompletion>,
     events: VecDeque<Event>,
-    /// Send completions among `completions`.
-    unfetched_sends: usize,
     pub(crate) counters: Counters,
 }
 
 impl Output {
     pub(crate) fn new() -> Output {
         Output {
-            completions: VecDeque::with_capacity(16),
+            sends: VecDeque::with_capacity(16),
+            recvs: VecDeque::with_capacity(16),
             events: VecDeque::new(),
-            unfetched_sends: 0,
             counters: Counters::default(),
         }
     }
 
     #[inline]
     pub(crate) fn send_done(&mut self, completion: SendCompletion) {
-        self.unfetched_sends += 1;
-        self.completions.push_back(Completion::Send(completion));
+        self.sends.push_back(completion);
     }
 
     #[inline]
     pub(crate) fn recv_done(&mut self, completion: RecvCompletion) {
-        self.completions.push_back(Completion::Recv(completion));
+        self.recvs.push_back(completion);
     }
 
     pub(crate) fn event(&mut self, event: Event) {
@@ -43,14 +45,15 @@ impl Output {
 
     #[inline]
     pub(crate) fn unfetched_sends(&self) -> usize {
-        self.unfetched_sends
+        self.sends.len()
     }
 
     #[inline]
     pub(crate) fn pop_completion(&mut self) -> Option<Completion> {
-        let completion = self.completions.pop_front()?;
-        self.unfetched_sends -= usize::from(matches!(completion, Completion::Send(_)));
-        Some(completion)
+        match self.sends.pop_front() {
+            Some(send) => Some(Completion::Send(send)),
+            None => self.recvs.pop_front().map(Completion::Recv),
+        }
     }
 
     pub(crate) fn pop_event(&mut self) -> Option<Event> {
@@ -59,8 +62,41 @@ impl Output {
 
     /// Forgets completions and events, as RESET does; counters go on.
     pub(crate) fn clear(&mut self) {
-        self.completions.clear();
+        self.sends.clear();
+        self.recvs.clear();
         self.events.clear();
-        self.unfetched_sends = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ibex_wire::Qpn;
+
+    use super::*;
+    use crate::{WcOpcode, WcStatus};
+
+    #[test]
+    fn a_send_completes_before_the_answer_that_overtook_its_acknowledgement() {
+        let mut output = Output::new();
+        output.recv_done(RecvCompletion {
+            cookie: 1,
+            status: WcStatus::SUCCESS,
+            opcode: WcOpcode::RECV,
+            byte_len: 0,
+            imm: None,
+            invalidated: None,
+            src_qpn: Qpn::new(1),
+            solicited: false,
+        });
+        output.send_done(SendCompletion {
+            cookie: 2,
+            status: WcStatus::SUCCESS,
+            opcode: WcOpcode::SEND,
+            byte_len: 0,
+            signaled: true,
+        });
+        assert!(matches!(output.pop_completion(), Some(Completion::Send(_))));
+        assert!(matches!(output.pop_completion(), Some(Completion::Recv(_))));
+        assert!(output.pop_completion().is_none());
     }
 }
