@@ -11,6 +11,7 @@
 //! | `IBEX_SOFT_BUFFER` | socket buffers to ask for, bytes, 65536 to 1 GiB; smaller ones lose packets sooner | 8 MiB |
 //! | `IBEX_SOFT_LOSS`, `_DUP`, `_REORDER` | percent of sent packets to lose, double, delay; 0 to 100 | 0 |
 //! | `IBEX_SOFT_SEED` | seed of those choices | 1 |
+//! | `IBEX_SOFT_LINK` | the best link that may be used: `auto`, `direct`, `host`, `wire`; see [`LinkChoice`] | auto |
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
@@ -30,6 +31,31 @@ const BUFFER: usize = 8 << 20;
 /// RETH 16, immediate 4, ICRC 4.
 const HEADERS: usize = 8 + 12 + 16 + 4 + 4;
 
+/// The best link that may be used to reach a queue pair, in ascending order: each allows those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum LinkChoice {
+    /// UDP, even inside one process.
+    Wire,
+    /// Rings in shared memory to processes of the same user on this host, and to the process itself.
+    Host,
+    /// Between queue pairs of one process the operation itself, without packets. `auto` means the same.
+    #[default]
+    Direct,
+}
+
+impl FromStr for LinkChoice {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "auto" | "direct" => Ok(Self::Direct),
+            "host" => Ok(Self::Host),
+            "wire" => Ok(Self::Wire),
+            _ => Err(()),
+        }
+    }
+}
+
 /// The configuration of a wire link.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
@@ -43,12 +69,21 @@ pub(crate) struct Config {
     pub(crate) buffer: usize,
     /// Faults to inject when sending.
     pub(crate) faults: Faults,
+    /// The best link that may be used.
+    pub(crate) link: LinkChoice,
 }
 
 impl Config {
-    /// The defaults at `address`: port 4791, 8 MiB buffers, no faults.
+    /// The defaults at `address`: port 4791, 8 MiB buffers, no faults, every link.
     pub(crate) fn new(address: IpAddr) -> Self {
-        Self { address, scope: 0, port: ROCE_PORT, buffer: BUFFER, faults: Faults::default() }
+        Self {
+            address,
+            scope: 0,
+            port: ROCE_PORT,
+            buffer: BUFFER,
+            faults: Faults::default(),
+            link: LinkChoice::default(),
+        }
     }
 
     /// The defaults at the first address of interface `name`: IPv4 before IPv6, link-local last.
@@ -83,7 +118,7 @@ impl Config {
         config.tuned_by_env()
     }
 
-    /// The same configuration with port, buffers and faults from the environment.
+    /// The same configuration with port, buffers, faults and links from the environment.
     ///
     /// # Errors
     /// A variable that does not parse.
@@ -106,6 +141,7 @@ impl Config {
             reorder: percent("IBEX_SOFT_REORDER")?,
             seed: number("IBEX_SOFT_SEED", "a seed from 0 to 2^64 - 1", |_| true)?.unwrap_or(1),
         };
+        self.link = number("IBEX_SOFT_LINK", "auto, direct, host or wire", |_| true)?.unwrap_or_default();
         Ok(self)
     }
 

@@ -51,7 +51,7 @@ mod tx;
 mod udp;
 mod wire;
 
-pub(crate) use config::Config;
+pub(crate) use config::{Config, LinkChoice};
 pub(crate) use error::NetError;
 pub(crate) use rx::{Received, RxRing, Scan};
 pub(crate) use slot::random;

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use socket2::SockRef;
 
-use super::config::{self, Config};
+use super::config::{self, Config, LinkChoice};
 use super::counters::{Counters, Snapshot};
 use super::disarm::Dead;
 use super::error::NetError;
@@ -109,6 +109,11 @@ impl Wire {
     /// The largest IB MTU that the interface carries: 256, 512, 1024, 2048 or 4096 bytes.
     pub(crate) fn mtu(&self) -> usize {
         self.mtu
+    }
+
+    /// The best link that may be used.
+    pub(crate) fn link_choice(&self) -> LinkChoice {
+        self.config.link
     }
 
     /// Bytes of receive buffer the kernel granted, by its own accounting: it charges each packet with
