@@ -14,6 +14,7 @@
 //!   never panics on any input, and its accessors are cheap reads afterwards.
 //! - [`Psn`] is 24-bit serial-number arithmetic; [`Qpn`], [`Rkey`], … keep numbers of one kind from being used as
 //!   another.
+//! - [`mad`] holds the messages of connection management, which travel as payload of datagrams.
 //! - [`icrc`] computes and verifies the invariant CRC over UDP on IPv4 and IPv6.
 //!
 //! ```
@@ -49,6 +50,7 @@ mod header;
 pub mod icrc;
 mod ieth;
 mod immdt;
+pub mod mad;
 mod numbers;
 mod opcode;
 mod packet;
