@@ -105,3 +105,13 @@ wire_end() {
         ip rule add pref 20 from "10.78.0.$2" to "10.78.0.$3" lookup "10$2" &&
         ip -6 rule add pref 20 from "fd78::$2" to "fd78::$3" lookup "10$2"
 }
+
+# setup_cm_routes: after setup_rxe_wire, lets the kernel's rdma_cm connect rxe1 and rxe2. For every request it asks the
+# routing table for the way back to the sender, as if the answer had come in by the same interface; that way must
+# lead out by that interface, where the rule for arriving packets would say "local".
+setup_cm_routes() {
+    ip rule add pref 5 iif v0 from 10.78.0.1 to 10.78.0.2 lookup 101 &&
+        ip rule add pref 5 iif v1 from 10.78.0.2 to 10.78.0.1 lookup 102 &&
+        ip -6 rule add pref 5 iif v0 from fd78::1 to fd78::2 lookup 101 &&
+        ip -6 rule add pref 5 iif v1 from fd78::2 to fd78::1 lookup 102
+}
