@@ -59,6 +59,14 @@ impl Host for Flat {
         Ok(0)
     }
 
+    fn local_invalidate(&mut self, _: Rkey) -> Result<(), LocalFault> {
+        Err(LocalFault::Window)
+    }
+
+    fn bind(&mut self, _: u64) -> Result<(), LocalFault> {
+        Err(LocalFault::Window)
+    }
+
     fn invalidate(&mut self, _: Rkey) -> Result<(), RemoteFault> {
         Ok(())
     }

@@ -70,7 +70,7 @@ impl Requester {
         let before = self.una;
         while self.una < to {
             let Some(front) = self.sq.front() else { break };
-            if front.wqe.op.awaits_data() {
+            if front.wqe.op.awaits_data() || front.wqe.op.is_local() {
                 break;
             }
             self.una = front.end.min(to);

@@ -48,6 +48,8 @@ numbered! {
         LOC_PROT_ERR = 4,
         /// Flushed: an earlier request failed, or the queue pair was moved to ERR.
         WR_FLUSH_ERR = 5,
+        /// A memory window could not be bound, or a key not invalidated.
+        MW_BIND_ERR = 6,
         /// The peer answered with something that does not fit the request.
         BAD_RESP_ERR = 7,
         /// An operation that came with the message (invalidate) is not allowed here.
@@ -78,6 +80,10 @@ numbered! {
         COMP_SWAP = 3,
         /// Fetch-and-add.
         FETCH_ADD = 4,
+        /// A memory window was bound.
+        BIND_MW = 5,
+        /// A key of this end was invalidated.
+        LOCAL_INV = 6,
         /// A SEND arrived.
         RECV = 128,
         /// A WRITE with immediate data arrived.
@@ -85,7 +91,7 @@ numbered! {
     }
 }
 
-/// A finished request, from [`RcQp::poll_completion`](crate::RcQp::poll_completion).
+/// A finished request, from [`Qp::poll_completion`](crate::Qp::poll_completion).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Completion {
     /// Of the send queue.
@@ -119,19 +125,23 @@ pub struct RecvCompletion {
     pub status: WcStatus,
     /// What arrived.
     pub opcode: WcOpcode,
-    /// Bytes of the message; of the WRITE for [`WcOpcode::RECV_RDMA_WITH_IMM`].
+    /// Bytes of the message; of the WRITE for [`WcOpcode::RECV_RDMA_WITH_IMM`]; of a datagram 40 more, see
+    /// [`grh`](RecvCompletion::grh).
     pub byte_len: u32,
     /// Immediate data, in memory order of the verbs' `imm_data`.
     pub imm: Option<[u8; 4]>,
     /// The local key that the peer's SEND with invalidate has invalidated.
     pub invalidated: Option<Rkey>,
+    /// The datagram came with a network header, which fills the first 40 bytes of the receive request. Without one
+    /// these are undefined; the payload starts behind them in both cases.
+    pub grh: bool,
     /// The sender asked for a solicited event.
     pub solicited: bool,
     /// The sending queue pair.
     pub src_qpn: Qpn,
 }
 
-/// Something to report about the queue pair, from [`RcQp::poll_event`](crate::RcQp::poll_event). The names are those of
+/// Something to report about the queue pair, from [`Qp::poll_event`](crate::Qp::poll_event). The names are those of
 /// the verbs' asynchronous events.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Event {

@@ -1,4 +1,4 @@
-//! What a reliable connection is told when it moves through its states.
+//! What a queue pair is told when it moves through its states.
 //!
 //! Grouped as the verbs group it: at creation, for INIT, for RTR, for RTS.
 

@@ -7,8 +7,13 @@ pub struct Counters {
     pub sent: u64,
     /// Packets taken from the link, of any fate.
     pub received: u64,
-    /// Dropped: this state does not receive, wrong partition, or a service that is not RC.
+    /// Dropped: this state does not receive, wrong partition, or another service.
     pub dropped: u64,
+    /// UC and UD: packets of messages that were dropped, for want of a packet before them, a receive request, room in it
+    /// or rights.
+    pub lost: u64,
+    /// UD: datagrams with the wrong key.
+    pub bad_qkeys: u64,
     /// Requests received again and answered again.
     pub duplicate_requests: u64,
     /// Requests that came ahead of a missing one.

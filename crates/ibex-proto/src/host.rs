@@ -78,6 +78,9 @@ pub enum LocalFault {
     /// The device failed.
     #[error("local operation error: the device could not carry out the request")]
     Operation,
+    /// A window cannot be bound as asked, or a key not invalidated.
+    #[error("memory window error: the window, its region or the key does not allow this bind or invalidate")]
+    Window,
 }
 
 impl LocalFault {
@@ -87,6 +90,7 @@ impl LocalFault {
             LocalFault::Protection => WcStatus::LOC_PROT_ERR,
             LocalFault::Length => WcStatus::LOC_LEN_ERR,
             LocalFault::Operation => WcStatus::LOC_QP_OP_ERR,
+            LocalFault::Window => WcStatus::MW_BIND_ERR,
         }
     }
 }
@@ -108,7 +112,7 @@ pub enum RemoteFault {
 }
 
 /// Memory, keys and receive requests of one queue pair, called back from
-/// [`RcQp::handle_packet`](crate::RcQp::handle_packet) and [`RcQp::poll_transmit`](crate::RcQp::poll_transmit).
+/// [`Qp::handle_packet`](crate::Qp::handle_packet) and [`Qp::poll_transmit`](crate::Qp::poll_transmit).
 ///
 /// Dispatch is static. Calls come in the order of the protocol and never recurse into the queue pair.
 pub trait Host {
@@ -128,7 +132,8 @@ pub trait Host {
     fn scatter(&mut self, cookie: u64, offset: u32, data: &[u8]) -> Result<(), LocalFault>;
 
     /// The next receive request of this queue pair (or of its shared receive queue), which now belongs to the
-    /// transport until its [`RecvCompletion`](crate::RecvCompletion). `None` answers the peer with "receiver not ready".
+    /// transport until its [`RecvCompletion`](crate::RecvCompletion). `None` answers the peer with "receiver not ready", or
+    /// drops the message of an unreliable service.
     fn take_recv(&mut self) -> Option<RecvWqe>;
 
     /// Stores received bytes at `offset` of receive request `cookie`. `data` is never empty and always within the
@@ -176,4 +181,18 @@ pub trait Host {
     /// # Errors
     /// As [`Host::check_remote`].
     fn invalidate(&mut self, rkey: Rkey) -> Result<(), RemoteFault>;
+
+    /// Carries out [`SendOp::LocalInv`](crate::SendOp::LocalInv), once, when all requests before it have been sent (and,
+    /// with a fence, READs and atomics have completed).
+    ///
+    /// # Errors
+    /// As [`Host::gather`].
+    fn local_invalidate(&mut self, rkey: Rkey) -> Result<(), LocalFault>;
+
+    /// Carries out [`SendOp::BindMw`](crate::SendOp::BindMw), the bind of send request `cookie`; once, as
+    /// [`Host::local_invalidate`].
+    ///
+    /// # Errors
+    /// As [`Host::gather`].
+    fn bind(&mut self, cookie: u64) -> Result<(), LocalFault>;
 }

@@ -1,8 +1,9 @@
 //! RDMA transport state machines without I/O, clock, threads or unsafe code.
 //!
-//! [`RcQp`] is one reliable connection: requester, completer and responder in one object. A host (`ibex-soft`) feeds
-//! it work requests, received packets and the time, and takes packets, completions and events out of it; the queue
-//! pair reaches memory, keys and receive requests only through the [`Host`] given to each call.
+//! [`Qp`] is one queue pair of any service; [`RcQp`] is what it is for a reliable connection: requester, completer and
+//! responder in one object. A host (`ibex-soft`) feeds it work requests, received packets and the time, and takes
+//! packets, completions and events out of it; the queue pair reaches memory, keys and receive requests only through the
+//! [`Host`] given to each call.
 //!
 //! ```text
 //!             post_send   handle_packet   handle_timeout   to_rtr, set_error, …
@@ -16,7 +17,9 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `qp.rs`, `state.rs` | the object, its states, whose turn it is |
+//! | `qp.rs`, `state.rs` | the queue pair of any service; states |
+//! | `rc.rs` | reliable connections: the object, whose turn it is |
+//! | `unreliable.rs`, `uc.rs`, `ud.rs` | unreliable connections and datagrams: the send queue; what each receives |
 //! | `requester.rs`, `completer.rs` | the send queue: requests out, responses in |
 //! | `window.rs`, `retry.rs` | how much is in flight; when to ask again, when to give up |
 //! | `responder.rs`, `answers.rs` | the peer's requests: executing them once; what is owed for them |
@@ -24,7 +27,7 @@
 //! | `host.rs`, `wqe.rs`, `completion.rs`, `config.rs`, `counters.rs` | what goes in and comes out |
 //! | `sim/` | the simulator (feature `sim`) |
 //!
-//! Not here: unreliable services, end-to-end credits (devices of this kind have none), path migration, selective
+//! Not here: end-to-end credits (devices of this kind have none), path migration, selective
 //! repetition (the specification's reliable connection goes back to the first missing packet).
 //!
 //! Facts are from the InfiniBand Architecture Specification, volume 1, chapters 9 (transport), 10 and 11 (verbs).
@@ -38,12 +41,16 @@ mod errors;
 mod host;
 mod output;
 mod qp;
+mod rc;
 mod requester;
 mod responder;
 mod retry;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod state;
+mod uc;
+mod ud;
+mod unreliable;
 mod window;
 mod wqe;
 
@@ -51,9 +58,11 @@ pub use completion::{Completion, Event, RecvCompletion, SendCompletion, WcOpcode
 pub use config::{InitAttr, RcCaps, RtrAttr, RtsAttr, Tuning, ack_timeout};
 pub use counters::Counters;
 pub use host::{AtomicOp, Host, LocalFault, RecvWqe, RemoteAccess, RemoteFault};
-pub use qp::{PostError, RcQp, Transmit};
-pub use state::{BadTransition, QpState};
-pub use wqe::{MAX_MESSAGE, SendOp, SendWqe};
+pub use output::Transmit;
+pub use qp::Qp;
+pub use rc::RcQp;
+pub use state::{BadTransition, QpState, QpType};
+pub use wqe::{MAX_MESSAGE, PostError, SendOp, SendWqe};
 
 /// A point in time or a span, in nanoseconds. The origin is the host's; it must not go backwards.
 pub type Nanos = u64;

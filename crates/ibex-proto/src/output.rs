@@ -4,6 +4,15 @@ use std::collections::VecDeque;
 
 use crate::{Completion, Counters, Event, RecvCompletion, SendCompletion};
 
+/// A packet written into the caller's buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transmit {
+    /// Bytes written: BTH to the end of the padding. The link adds the ICRC.
+    pub len: usize,
+    /// The next packet is likely to be of this length too: a link that sends batches of equal segments goes on.
+    pub more: bool,
+}
+
 /// Completions, events and counters, filled by all parts of a queue pair.
 ///
 /// Bounded by the host: a send completion needs a post, which is refused while unfetched ones fill the queue; a
@@ -85,6 +94,7 @@ mod tests {
             byte_len: 0,
             imm: None,
             invalidated: None,
+            grh: false,
             src_qpn: Qpn::new(1),
             solicited: false,
         });

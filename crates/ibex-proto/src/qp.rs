@@ -1,135 +1,100 @@
-//! One reliable connection: its state, and the calls that drive it.
+//! A queue pair of any service: what a host holds.
 //!
-//! Owns the state and what each change of it does, and hands packets, timeouts and transmit opportunities to
-//! requester, completer and responder. Which changes the verbs allow, and with which attributes, is in `state.rs`.
+//! Owns the choice between the services; each call goes straight to the one the queue pair was made with.
 //! IBTA 10.3.1 (queue pair states).
 
-use std::collections::VecDeque;
+use ibex_wire::{Grh, Mtu, Packet, Psn, Qkey, Qpn};
 
-use ibex_wire::{Mtu, NakCode, Packet, Pkey, Psn, Qpn, Service};
-
-use crate::errors::Refusal;
-use crate::output::Output;
-use crate::requester::{self, Entry, Requester, Route};
-use crate::responder::Responder;
+use crate::unreliable::Unreliable;
 use crate::{
-    BadTransition, Completion, Counters, Event, Host, InitAttr, Nanos, QpState, RcCaps, RemoteAccess,
-    RtrAttr, RtsAttr, SendWqe, WcStatus,
+    BadTransition, Completion, Counters, Event, Host, InitAttr, Nanos, PostError, QpState, QpType, RcCaps,
+    RcQp, RemoteAccess, RtrAttr, RtsAttr, SendWqe, Transmit,
 };
 
-/// Packets one half may send before the other half has a turn, when both have something to send. READ responses and
-/// requests are batched by the link; alternating single packets would make every batch one packet long.
-const TURN: u32 = 16;
-
-/// A packet written into the caller's buffer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Transmit {
-    /// Bytes written: BTH to the end of the padding. The link adds the ICRC.
-    pub len: usize,
-    /// The next packet is likely to be of this length too: a link that sends batches of equal segments goes on.
-    pub more: bool,
-}
-
-/// The send queue cannot take a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum PostError {
-    /// All of the queue's requests are outstanding.
-    #[error("the send queue is full; fetch completions first, or make the queue longer")]
-    Full,
-    /// The state takes no send requests.
-    #[error("a queue pair in {0:?} takes no send requests; move it to Rts")]
-    State(QpState),
-}
-
-/// One reliable connection: requester, completer and responder.
+/// A queue pair of a reliable connection, an unreliable connection or datagrams.
 ///
 /// It does no I/O and has no clock: the host passes packets, the time and its memory in, and takes packets,
-/// completions and events out.
-///
-/// # Order of calls
-/// After any of [`post_send`](RcQp::post_send), [`handle_packet`](RcQp::handle_packet) (one or a batch),
-/// [`handle_timeout`](RcQp::handle_timeout) and the state changes, drain [`poll_transmit`](RcQp::poll_transmit),
-/// [`poll_completion`](RcQp::poll_completion) and [`poll_event`](RcQp::poll_event) until each returns `None`, then ask
-/// [`poll_timeout`](RcQp::poll_timeout) when to come back. A link that cannot send now may leave `poll_transmit` for later:
-/// packets are made when asked for, never queued.
-pub struct RcQp {
-    state: QpState,
-    caps: RcCaps,
-    access: RemoteAccess,
-    pkey: Pkey,
-    /// From RTR on.
-    receiving: Option<Box<Receiving>>,
-    /// From RTS on.
-    requester: Option<Box<Requester>>,
-    /// The send queue's memory while there is no requester.
-    spare: VecDeque<Entry>,
-    /// The NAK that ended the connection: repeated when the peer asks again, since it may have been lost.
-    last_nak: Option<(Psn, NakCode)>,
-    /// SQD is to be reported.
-    notify_drained: bool,
-    /// Packets left in the turn of the half whose turn it is.
-    turn: u32,
-    responder_has_turn: bool,
-    out: Output,
+/// completions and events out. The order of calls is that of [`RcQp`].
+pub struct Qp(Kind);
+
+#[expect(clippy::large_enum_variant, reason = "most are RC, the fastest, which needs no indirection")]
+enum Kind {
+    Rc(RcQp),
+    Unreliable(Box<Unreliable>),
 }
 
-/// What exists from RTR on.
-struct Receiving {
-    route: Route,
-    responder: Responder,
-    /// A packet has arrived.
-    established: bool,
+/// Calls the same method of whichever it is.
+macro_rules! each {
+    ($self:ident, $qp:ident => $call:expr) => {
+        match &$self.0 {
+            Kind::Rc($qp) => $call,
+            Kind::Unreliable($qp) => $call,
+        }
+    };
+    (mut $self:ident, $qp:ident => $call:expr) => {
+        match &mut $self.0 {
+            Kind::Rc($qp) => $call,
+            Kind::Unreliable($qp) => $call,
+        }
+    };
 }
 
-impl RcQp {
+impl Qp {
     /// A queue pair in RESET.
-    pub fn new(caps: RcCaps) -> RcQp {
-        RcQp {
-            state: QpState::Reset,
-            caps,
-            access: RemoteAccess::NONE,
-            pkey: Pkey::DEFAULT,
-            receiving: None,
-            requester: None,
-            spare: VecDeque::new(),
-            last_nak: None,
-            notify_drained: false,
-            turn: 0,
-            responder_has_turn: false,
-            out: Output::new(),
+    pub fn new(qp_type: QpType, caps: RcCaps) -> Qp {
+        Qp(match qp_type {
+            QpType::Rc => Kind::Rc(RcQp::new(caps)),
+            QpType::Uc | QpType::Ud => Kind::Unreliable(Box::new(Unreliable::new(qp_type, caps))),
+        })
+    }
+
+    /// What it was made for.
+    pub fn qp_type(&self) -> QpType {
+        match &self.0 {
+            Kind::Rc(_) => QpType::Rc,
+            Kind::Unreliable(qp) => qp.qp_type,
         }
     }
 
-    /// The state now. It can turn to [`QpState::Err`] in any call that takes a [`Host`] and in
-    /// [`handle_timeout`](RcQp::handle_timeout).
+    /// The state now. It can turn to [`QpState::Err`] (the send queue of UC and UD alone: [`QpState::Sqe`]) in any call
+    /// that takes a [`Host`], and to `Err` in [`handle_timeout`](Qp::handle_timeout).
     #[inline]
     pub fn state(&self) -> QpState {
-        self.state
+        match &self.0 {
+            Kind::Rc(qp) => qp.state(),
+            Kind::Unreliable(qp) => qp.state,
+        }
     }
 
     /// This end's number.
     pub fn local_qpn(&self) -> Qpn {
-        self.caps.local_qpn
+        match &self.0 {
+            Kind::Rc(qp) => qp.local_qpn(),
+            Kind::Unreliable(qp) => qp.caps.local_qpn,
+        }
     }
 
-    /// The peer's number, known from RTR on.
+    /// The peer's number, known from RTR on; `None` for datagrams.
     pub fn remote_qpn(&self) -> Option<Qpn> {
-        self.receiving.as_ref().map(|receiving| receiving.route.remote_qpn)
+        each!(self, qp => qp.remote_qpn())
     }
 
     /// The path MTU, known from RTR on.
     pub fn path_mtu(&self) -> Option<Mtu> {
-        self.receiving.as_ref().map(|receiving| receiving.route.mtu)
+        each!(self, qp => qp.path_mtu())
     }
 
-    /// The PSN of the next request to be posted (the verbs' `sq_psn`); 0 before RTS.
+    /// The PSN of the next request to be posted (RC), or packet to be sent (UC, UD); 0 before RTS.
     pub fn sq_psn(&self) -> Psn {
-        self.requester.as_ref().map_or(Psn::new(0), |requester| requester.next_psn())
+        match &self.0 {
+            Kind::Rc(qp) => qp.sq_psn(),
+            Kind::Unreliable(qp) => qp.psn,
+        }
     }
 
-    /// The PSN of the next request expected (the verbs' `rq_psn`); 0 before RTR.
+    /// The PSN of the next packet expected; 0 before RTR and for datagrams.
     pub fn rq_psn(&self) -> Psn {
-        self.receiving.as_ref().map_or(Psn::new(0), |receiving| receiving.responder.expected)
+        each!(self, qp => qp.rq_psn())
     }
 
     /// RESET → INIT, or INIT again with other attributes.
@@ -137,37 +102,33 @@ impl RcQp {
     /// # Errors
     /// From any other state.
     pub fn to_init(&mut self, attr: InitAttr) -> Result<(), BadTransition> {
-        self.step(&[QpState::Reset, QpState::Init], QpState::Init)?;
-        self.access = attr.access;
-        self.pkey = attr.pkey;
-        Ok(())
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.to_init(attr),
+            Kind::Unreliable(qp) => qp.enter_init(attr),
+        }
     }
 
-    /// INIT → RTR: requests of the peer are served from now on.
+    /// INIT → RTR: what the peer sends is received from now on. UC uses `remote_qpn`, `path_mtu` and `rq_psn` of the
+    /// attributes, UD `path_mtu`, the port's.
     ///
     /// # Errors
     /// From any other state.
     pub fn to_rtr(&mut self, attr: RtrAttr) -> Result<(), BadTransition> {
-        self.step(&[QpState::Init], QpState::Rtr)?;
-        self.receiving = Some(Box::new(Receiving {
-            route: Route { remote_qpn: attr.remote_qpn, pkey: self.pkey, mtu: attr.path_mtu },
-            responder: Responder::new(&attr),
-            established: false,
-        }));
-        Ok(())
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.to_rtr(attr),
+            Kind::Unreliable(qp) => qp.enter_rtr(attr),
+        }
     }
 
-    /// RTR → RTS: send requests are carried out from now on.
+    /// RTR → RTS: send requests are carried out from now on. UC and UD use `sq_psn` of the attributes.
     ///
     /// # Errors
     /// From any other state.
     pub fn to_rts(&mut self, attr: RtsAttr) -> Result<(), BadTransition> {
-        self.step(&[QpState::Rtr], QpState::Rts)?;
-        if let Some(receiving) = &self.receiving {
-            let queue = std::mem::take(&mut self.spare);
-            self.requester = Some(Box::new(Requester::new(receiving.route, &attr, &self.caps.tuning, queue)));
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.to_rts(attr),
+            Kind::Unreliable(qp) => qp.enter_rts(attr),
         }
-        Ok(())
     }
 
     /// RTS → SQD: requests begun are finished, then [`Event::SqDrained`] is reported if `notify` is set; others wait.
@@ -175,288 +136,192 @@ impl RcQp {
     /// # Errors
     /// From any other state.
     pub fn to_sqd(&mut self, notify: bool) -> Result<(), BadTransition> {
-        self.step(&[QpState::Rts], QpState::Sqd)?;
-        self.notify_drained = notify;
-        if let Some(requester) = &mut self.requester {
-            requester.begin_drain();
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.to_sqd(notify),
+            Kind::Unreliable(qp) => qp.enter_sqd(notify),
         }
-        self.after_requester();
-        Ok(())
     }
 
-    /// SQD → RTS: send requests go on.
+    /// SQD → RTS, and SQE → RTS of UC and UD: send requests go on.
     ///
     /// # Errors
     /// From any other state.
     pub fn resume(&mut self) -> Result<(), BadTransition> {
-        self.step(&[QpState::Sqd], QpState::Rts)?;
-        self.notify_drained = false;
-        if let Some(requester) = &mut self.requester {
-            requester.drain_at = None;
-        }
-        Ok(())
+        each!(mut self, qp => qp.resume())
     }
 
-    /// Any state → ERR: every outstanding send request, and the receive request being filled, completes with
-    /// [`WcStatus::WR_FLUSH_ERR`]. The host flushes its own receive queue.
+    /// Any state → ERR: every outstanding send request, and the receive request the transport holds, completes with
+    /// [`WcStatus::WR_FLUSH_ERR`](crate::WcStatus::WR_FLUSH_ERR). The host flushes its own receive queue.
     pub fn set_error(&mut self) {
-        if let Some(receiving) = &mut self.receiving {
-            receiving.responder.answers.clear();
-        }
-        self.last_nak = None;
-        self.flush();
+        each!(mut self, qp => qp.set_error());
     }
 
-    /// Any state → RESET: everything outstanding is forgotten without completions.
+    /// Any state → RESET: everything outstanding is forgotten without completions, a receive request the transport
+    /// holds too.
     pub fn reset(&mut self) {
-        self.state = QpState::Reset;
-        self.receiving = None;
-        if let Some(requester) = self.requester.take() {
-            self.spare = requester.into_queue();
-        }
-        self.last_nak = None;
-        self.notify_drained = false;
-        self.out.clear();
+        each!(mut self, qp => qp.reset());
     }
 
     /// Changes what the peer may do through this queue pair.
     pub fn set_access(&mut self, access: RemoteAccess) {
-        self.access = access;
-    }
-
-    /// Changes the wait a peer is asked for when there is no receive request: a code of
-    /// [`ibex_wire::RNR_TIMER_NS`]. Has no effect before RTR, which brings its own.
-    pub fn set_min_rnr_timer(&mut self, code: u8) {
-        if let Some(receiving) = &mut self.receiving {
-            receiving.responder.min_rnr_timer = code;
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.set_access(access),
+            Kind::Unreliable(qp) => qp.access = access,
         }
     }
 
-    /// Adds a request to the send queue. In ERR it completes at once with `WR_FLUSH_ERR`; in SQD it waits.
+    /// Changes the key that a datagram needs to get in. Connections have none.
+    pub fn set_qkey(&mut self, qkey: Qkey) {
+        match &mut self.0 {
+            Kind::Rc(_) => {}
+            Kind::Unreliable(qp) => qp.qkey = qkey,
+        }
+    }
+
+    /// Changes the wait a peer is asked for when there is no receive request (RC); see [`RcQp::set_min_rnr_timer`].
+    pub fn set_min_rnr_timer(&mut self, code: u8) {
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.set_min_rnr_timer(code),
+            Kind::Unreliable(_) => {}
+        }
+    }
+
+    /// Adds a request to the send queue. In ERR and SQE it completes at once with `WR_FLUSH_ERR`; in SQD it waits.
     ///
     /// # Errors
-    /// [`PostError::Full`] at the depth given, [`PostError::State`] in RESET, INIT and RTR.
+    /// [`PostError::Full`] at the depth given, [`PostError::State`] in RESET, INIT and RTR, [`PostError::Operation`] for
+    /// what the service does not have, [`PostError::TooLong`] for a datagram beyond the path MTU.
     #[inline]
     pub fn post_send(&mut self, wqe: SendWqe) -> Result<(), PostError> {
-        let queued = self.requester.as_ref().map_or(0, |requester| requester.sq.len());
-        if queued + self.out.unfetched_sends() >= self.caps.sq_depth as usize {
-            return Err(PostError::Full);
-        }
-        match (self.state, &mut self.requester) {
-            (QpState::Rts | QpState::Sqd, Some(requester)) => requester.post(wqe),
-            (QpState::Err | QpState::Sqe, _) => {
-                self.out.send_done(requester::completion(&wqe, WcStatus::WR_FLUSH_ERR));
-            }
-            (state, _) => return Err(PostError::State(state)),
-        }
-        Ok(())
+        each!(mut self, qp => qp.post_send(wqe))
     }
 
     /// Takes in one packet for this queue pair, whose ICRC and addresses the link has checked.
     #[inline]
     pub fn handle_packet<H: Host>(&mut self, now: Nanos, packet: &Packet<'_>, host: &mut H) {
-        self.out.counters.received += 1;
-        let Some(receiving) = &mut self.receiving else {
-            self.out.counters.dropped += 1;
-            return;
-        };
-        let bth = packet.bth();
-        if bth.opcode.service() != Service::Rc || !bth.pkey.matches(self.pkey) {
-            self.out.counters.dropped += 1;
-            return;
-        }
-        match self.state {
-            QpState::Rtr | QpState::Rts | QpState::Sqd | QpState::Sqe => {}
-            _ => {
-                self.out.counters.dropped += 1;
-                if let Some((psn, nak)) = self.last_nak.filter(|_| bth.opcode.is_request()) {
-                    let msn = receiving.responder.msn;
-                    receiving.responder.answers.abort(psn, nak, msn);
-                }
-                return;
-            }
-        }
-        if bth.opcode.is_request() {
-            if !receiving.established {
-                receiving.established = true;
-                if self.state == QpState::Rtr {
-                    self.out.event(Event::CommEst);
-                }
-            }
-            let handled = receiving.responder.handle_request(packet, self.access, host, &mut self.out);
-            if let Err(refusal) = handled {
-                let psn = receiving.responder.expected;
-                self.refuse(refusal, psn);
-            }
-        } else if let Some(requester) = &mut self.requester {
-            requester.handle_response(now, packet, host, &mut self.out);
-            self.after_requester();
-        } else {
-            self.out.counters.stale_responses += 1;
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.handle_packet(now, packet, host),
+            Kind::Unreliable(qp) => qp.handle_packet(packet, None, host),
         }
     }
 
-    /// Carries out what was due at [`poll_timeout`](RcQp::poll_timeout). Early and late calls do no harm.
+    /// As [`handle_packet`](Qp::handle_packet), with the network header that a datagram's receiver is shown: the GRH, or
+    /// on IPv4 20 bytes of anything and the IP header. Connections do not look at it.
+    #[inline]
+    pub fn handle_datagram<H: Host>(
+        &mut self,
+        now: Nanos,
+        packet: &Packet<'_>,
+        grh: &[u8; Grh::LEN],
+        host: &mut H,
+    ) {
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.handle_packet(now, packet, host),
+            Kind::Unreliable(qp) => qp.handle_packet(packet, Some(grh), host),
+        }
+    }
+
+    /// Carries out what was due at [`poll_timeout`](Qp::poll_timeout). Early and late calls do no harm.
     pub fn handle_timeout(&mut self, now: Nanos) {
-        if let (QpState::Rts | QpState::Sqd, Some(requester)) = (self.state, &mut self.requester) {
-            requester.handle_timeout(now, &mut self.out);
-            self.after_requester();
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.handle_timeout(now),
+            Kind::Unreliable(_) => {}
+        }
+    }
+
+    /// Where the packet goes that [`poll_transmit`](Qp::poll_transmit) would write next: the `address` of its
+    /// [`SendOp::Datagram`](crate::SendOp::Datagram). `None` on connections, and when there is nothing to send.
+    #[inline]
+    pub fn next_address(&self) -> Option<u64> {
+        match &self.0 {
+            Kind::Rc(_) => None,
+            Kind::Unreliable(qp) => qp.next_address(),
         }
     }
 
     /// Writes the next packet to `buf`, which must have room for headers and the path MTU
     /// ([`MAX_PACKET`](ibex_wire::MAX_PACKET) is always enough; with less, nothing is sent). `None` when there is nothing to
-    /// send now.
+    /// send now. Local operations whose turn has come are carried out on the way.
     #[inline]
     pub fn poll_transmit<H: Host>(&mut self, now: Nanos, host: &mut H, buf: &mut [u8]) -> Option<Transmit> {
-        // Acknowledgements go first, always: they are small and the peer waits for them. Data takes turns.
-        let answers_first = self.receiving.as_ref().is_some_and(|receiving| {
-            let answers = &receiving.responder.answers;
-            answers.is_owed() && (self.responder_has_turn || !answers.next_is_data())
-        });
-        let mut sent =
-            if answers_first { self.poll_answers(host, buf) } else { self.poll_requests(now, host, buf) };
-        if sent.is_none() {
-            sent =
-                if answers_first { self.poll_requests(now, host, buf) } else { self.poll_answers(host, buf) };
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.poll_transmit(now, host, buf),
+            Kind::Unreliable(qp) => qp.poll_transmit(host, buf),
         }
-        if sent.is_some() {
-            self.out.counters.sent += 1;
-            self.turn += 1;
-            if self.turn >= TURN {
-                self.turn = 0;
-                self.responder_has_turn = !self.responder_has_turn;
-            }
-        }
-        sent
     }
 
-    /// Whether all that the peer's requests have left to be sent is an acknowledgement. The peer can wait for that a
-    /// little: a host that expects a request to be posted may leave it until then and let both travel in one batch, see
-    /// [`poll_request`](RcQp::poll_request).
+    /// Whether all that the peer's requests have left to be sent is an acknowledgement, see [`RcQp::owes_only_ack`].
     #[inline]
     pub fn owes_only_ack(&self) -> bool {
-        self.receiving.as_ref().is_some_and(|receiving| receiving.responder.answers.is_only_ack())
+        match &self.0 {
+            Kind::Rc(qp) => qp.owes_only_ack(),
+            Kind::Unreliable(_) => false,
+        }
     }
 
-    /// As [`poll_transmit`](RcQp::poll_transmit), but only for requests of this end; what is owed to the peer stays owed. For
-    /// a host that wants the acknowledgement, which is shorter, behind a request in one batch of the link's.
+    /// As [`poll_transmit`](Qp::poll_transmit), but only for requests of this end, see [`RcQp::poll_request`].
     #[inline]
     pub fn poll_request<H: Host>(&mut self, now: Nanos, host: &mut H, buf: &mut [u8]) -> Option<Transmit> {
-        let sent = self.poll_requests(now, host, buf);
-        self.out.counters.sent += u64::from(sent.is_some());
-        sent
-    }
-
-    #[inline]
-    fn poll_requests<H: Host>(&mut self, now: Nanos, host: &mut H, buf: &mut [u8]) -> Option<Transmit> {
-        let (QpState::Rts | QpState::Sqd, Some(requester)) = (self.state, &mut self.requester) else {
-            return None;
-        };
-        let sent = requester.poll(now, host, buf, &mut self.out);
-        if requester.failed {
-            self.after_requester();
-        }
-        sent
-    }
-
-    #[inline]
-    fn poll_answers<H: Host>(&mut self, host: &mut H, buf: &mut [u8]) -> Option<Transmit> {
-        let receiving = self.receiving.as_mut()?;
-        let responder = &mut receiving.responder;
-        match responder.answers.poll(&receiving.route, host, buf) {
-            Ok(sent) => sent,
-            Err(failed) => {
-                responder.answers.abort(failed.psn, failed.refusal.nak, responder.msn);
-                // Only the NAK is left, which does not touch memory.
-                let sent = responder.answers.poll(&receiving.route, host, buf).unwrap_or(None);
-                self.refuse(failed.refusal, failed.psn);
-                sent
-            }
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.poll_request(now, host, buf),
+            Kind::Unreliable(qp) => qp.poll_transmit(host, buf),
         }
     }
 
-    /// Whether [`poll_transmit`](RcQp::poll_transmit) may have something now; may say yes in vain, never no in vain.
-    /// A wait the peer asked for ends in [`handle_timeout`](RcQp::handle_timeout).
+    /// Whether [`poll_transmit`](Qp::poll_transmit) may have something now; may say yes in vain, never no in vain.
+    /// A wait the peer asked for ends in [`handle_timeout`](Qp::handle_timeout).
     #[inline]
     pub fn wants_transmit(&self) -> bool {
-        let owes = self.receiving.as_ref().is_some_and(|receiving| receiving.responder.answers.is_owed());
-        owes || self.wants_request()
+        each!(self, qp => qp.wants_transmit())
     }
 
-    /// [`wants_transmit`](RcQp::wants_transmit) of requests alone.
+    /// [`wants_transmit`](Qp::wants_transmit) of requests alone.
     #[inline]
     pub fn wants_request(&self) -> bool {
-        matches!(self.state, QpState::Rts | QpState::Sqd)
-            && self.requester.as_ref().is_some_and(|requester| requester.wants_transmit())
+        match &self.0 {
+            Kind::Rc(qp) => qp.wants_request(),
+            Kind::Unreliable(qp) => qp.wants_transmit(),
+        }
     }
 
-    /// When [`handle_timeout`](RcQp::handle_timeout) is due, if ever.
+    /// Whether the send queue is empty: nothing posted is unfinished.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        each!(self, qp => qp.is_idle())
+    }
+
+    /// When [`handle_timeout`](Qp::handle_timeout) is due, if ever.
     #[inline]
     pub fn poll_timeout(&self) -> Option<Nanos> {
-        match (self.state, &self.requester) {
-            (QpState::Rts | QpState::Sqd, Some(requester)) => requester.retry.next(),
-            _ => None,
+        match &self.0 {
+            Kind::Rc(qp) => qp.poll_timeout(),
+            Kind::Unreliable(_) => None,
         }
     }
 
     /// The next finished request. Send completions come in the order of posting.
     #[inline]
     pub fn poll_completion(&mut self) -> Option<Completion> {
-        self.out.pop_completion()
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.poll_completion(),
+            Kind::Unreliable(qp) => qp.out.pop_completion(),
+        }
     }
 
     /// The next event.
     #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.out.pop_event()
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.poll_event(),
+            Kind::Unreliable(qp) => qp.out.pop_event(),
+        }
     }
 
     /// What has happened on the wire so far.
     pub fn counters(&self) -> &Counters {
-        &self.out.counters
-    }
-
-    fn step(&mut self, from: &[QpState], to: QpState) -> Result<(), BadTransition> {
-        if !from.contains(&self.state) {
-            return Err(BadTransition { from: self.state, to });
-        }
-        self.state = to;
-        Ok(())
-    }
-
-    /// What the requester's state asks of the queue pair: ERR after a failure, the report of SQD.
-    #[inline]
-    fn after_requester(&mut self) {
-        let Some(requester) = &self.requester else { return };
-        if requester.failed {
-            self.set_error();
-        } else if self.notify_drained && requester.is_drained() {
-            self.notify_drained = false;
-            self.out.event(Event::SqDrained);
-        }
-    }
-
-    /// The responder gives up. Its NAK is queued and goes out although the queue pair is in ERR.
-    fn refuse(&mut self, refusal: Refusal, psn: Psn) {
-        if let Some(event) = refusal.event {
-            self.out.event(event);
-        }
-        self.last_nak = Some((psn, refusal.nak));
-        self.flush();
-    }
-
-    /// Moves to ERR and completes what is outstanding.
-    fn flush(&mut self) {
-        self.state = QpState::Err;
-        self.notify_drained = false;
-        if let Some(receiving) = &mut self.receiving {
-            receiving.responder.flush(WcStatus::WR_FLUSH_ERR, &mut self.out);
-        }
-        if let Some(requester) = &mut self.requester {
-            while !requester.sq.is_empty() {
-                requester.finish_front(WcStatus::WR_FLUSH_ERR, &mut self.out);
-            }
+        match &self.0 {
+            Kind::Rc(qp) => qp.counters(),
+            Kind::Unreliable(qp) => &qp.out.counters,
         }
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Entry {
     pub(crate) wqe: SendWqe,
     pub(crate) first: u64,
     pub(crate) end: u64,
+    /// How a local operation went that has been carried out; it completes when those before it have.
+    local: Option<Result<(), LocalFault>>,
 }
 
 /// The send queue of a connection that is, or was, in RTS.
@@ -112,9 +114,10 @@ impl Requester {
     #[inline]
     pub(crate) fn post(&mut self, mut wqe: SendWqe) {
         let packets = match wqe.op {
-            SendOp::Send { .. } | SendOp::Write { .. } | SendOp::Read { .. } => {
+            SendOp::Send { .. } | SendOp::Write { .. } | SendOp::Read { .. } | SendOp::Datagram { .. } => {
                 self.route.mtu.packets(wqe.len)
             }
+            SendOp::LocalInv { .. } | SendOp::BindMw => 0,
             SendOp::CompareSwap { .. } | SendOp::FetchAdd { .. } => {
                 wqe.len = 8;
                 1
@@ -122,7 +125,7 @@ impl Requester {
         };
         let first = self.end;
         self.end += u64::from(packets);
-        self.sq.push_back(Entry { wqe, first, end: self.end });
+        self.sq.push_back(Entry { wqe, first, end: self.end, local: None });
     }
 
     /// Whether the next packet may be sent now as far as order and limits go.
@@ -133,6 +136,9 @@ impl Requester {
             if draining || (entry.wqe.fence && self.data_before > 0) {
                 return true;
             }
+        }
+        if entry.wqe.op.is_local() {
+            return false;
         }
         let in_flight = self.nxt - self.una;
         let window = u64::from(self.window.size());
@@ -165,8 +171,14 @@ impl Requester {
         buf: &mut [u8],
         out: &mut Output,
     ) -> Option<Transmit> {
-        let entry = self.sq.get(self.cur)?;
         self.retry.end_rnr_wait(now);
+        let mut entry = self.sq.get(self.cur)?;
+        while entry.wqe.op.is_local() {
+            if self.is_blocked(entry) || self.retry.in_rnr_wait() || !self.local(host, out) {
+                return None;
+            }
+            entry = self.sq.get(self.cur)?;
+        }
         if self.is_blocked(entry) || self.retry.in_rnr_wait() {
             return None;
         }
@@ -174,6 +186,7 @@ impl Requester {
             SendOp::Send { .. } | SendOp::Write { .. } => self.send_or_write(host, buf),
             SendOp::Read { .. } => self.read(buf),
             SendOp::CompareSwap { .. } | SendOp::FetchAdd { .. } => self.atomic(buf),
+            SendOp::Datagram { .. } | SendOp::LocalInv { .. } | SendOp::BindMw => Err(LocalFault::Operation),
         };
         let transmit = match sent {
             Ok(transmit) => transmit?,
@@ -193,6 +206,38 @@ impl Requester {
             self.cur += 1;
         }
         Some(transmit)
+    }
+
+    /// Carries out the local operation whose turn it is, unless that has been done already. `false` if it failed.
+    #[cold]
+    fn local<H: Host>(&mut self, host: &mut H, out: &mut Output) -> bool {
+        let entry = &mut self.sq[self.cur];
+        let carried_out = match (entry.local, entry.wqe.op) {
+            (Some(before), _) => before,
+            (None, SendOp::LocalInv { rkey }) => host.local_invalidate(rkey),
+            (None, _) => host.bind(entry.wqe.cookie),
+        };
+        entry.local = Some(carried_out);
+        if let Err(fault) = carried_out {
+            // As for a gather list that cannot be read: the fault waits until this request is the oldest.
+            if self.cur == 0 {
+                self.fail(fault.status(), out);
+            }
+            return false;
+        }
+        self.cur += 1;
+        self.finish_local(out);
+        true
+    }
+
+    /// Completes local operations that nothing is before any more.
+    #[inline]
+    fn finish_local(&mut self, out: &mut Output) {
+        while let Some(entry) = self.sq.front().filter(|entry| entry.local == Some(Ok(()))) {
+            out.send_done(completion(&entry.wqe, WcStatus::SUCCESS));
+            self.sq.pop_front();
+            self.cur = self.cur.saturating_sub(1);
+        }
     }
 
     /// One packet of a SEND or WRITE. `Ok(None)` if `buf` is too short.
@@ -344,6 +389,9 @@ impl Requester {
             self.data_before -= usize::from(entry.wqe.op.awaits_data());
         }
         out.send_done(completion(&entry.wqe, status));
+        if status == WcStatus::SUCCESS {
+            self.finish_local(out);
+        }
     }
 
     /// Begins SQD: what has been begun is finished, nothing else started.

@@ -210,6 +210,7 @@ impl Responder {
             byte_len: filled,
             imm: packet.imm().map(|imm| imm.0),
             invalidated,
+            grh: false,
             solicited: packet.bth().solicited,
             src_qpn: self.remote_qpn,
         });
@@ -260,6 +261,7 @@ impl Responder {
             byte_len: total,
             imm,
             invalidated: None,
+            grh: false,
             solicited: packet.bth().solicited,
             src_qpn: self.remote_qpn,
         };
@@ -340,6 +342,7 @@ impl Responder {
                 byte_len: filled,
                 imm: None,
                 invalidated: None,
+                grh: false,
                 solicited: false,
                 src_qpn: self.remote_qpn,
             });

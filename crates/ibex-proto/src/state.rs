@@ -3,6 +3,17 @@
 //! Owns names and the refusal. The changes are carried out in `qp.rs`; which attributes the verbs demand for each is the
 //! host's to check.
 
+/// What a queue pair is for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum QpType {
+    /// Reliable connection.
+    Rc,
+    /// Unreliable connection: SEND and WRITE, in order, without acknowledgement; a message that is not whole is dropped.
+    Uc,
+    /// Unreliable datagrams: messages of one packet, each to a destination of its own.
+    Ud,
+}
+
 /// A queue pair's state, with the numbers of `enum ibv_qp_state`.
 ///
 /// What each call makes of each state ("-" is refused), and what becomes of a request posted in it:

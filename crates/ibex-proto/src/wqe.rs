@@ -2,9 +2,9 @@
 //!
 //! Owns their description. Gather lists, inline data and user identifiers stay with the host, behind a cookie.
 
-use ibex_wire::Rkey;
+use ibex_wire::{Qkey, Qpn, Rkey};
 
-use crate::WcOpcode;
+use crate::{QpState, QpType, WcOpcode};
 
 /// The longest message of a connection, in bytes (IBTA 9.7.5.1.4).
 pub const MAX_MESSAGE: u32 = 1 << 31;
@@ -73,18 +73,45 @@ pub enum SendOp {
         /// The value to add.
         add: u64,
     },
+    /// To the next receive request of any queue pair; UD's only operation.
+    Datagram {
+        /// The queue pair it goes to.
+        remote_qpn: Qpn,
+        /// The key that queue pair has. With its highest bit set, the sending queue pair's own key is sent instead
+        /// (IBTA 10.2.5): so only who may set a queue pair's key can use the privileged half of keys.
+        qkey: Qkey,
+        /// The host's name for the address, see [`Qp::next_address`](crate::Qp::next_address).
+        address: u64,
+        /// As for [`SendOp::Send`].
+        imm: Option<[u8; 4]>,
+    },
+    /// Invalidate a key of this end: no packet, [`Host::local_invalidate`](crate::Host::local_invalidate). RC and UC.
+    LocalInv {
+        /// The key.
+        rkey: Rkey,
+    },
+    /// Bind a memory window: no packet, [`Host::bind`](crate::Host::bind), which knows what from the cookie. RC and UC.
+    BindMw,
 }
 
 impl SendOp {
     /// The completion's opcode.
     pub const fn wc_opcode(&self) -> WcOpcode {
         match self {
-            SendOp::Send { .. } => WcOpcode::SEND,
+            SendOp::Send { .. } | SendOp::Datagram { .. } => WcOpcode::SEND,
             SendOp::Write { .. } => WcOpcode::RDMA_WRITE,
             SendOp::Read { .. } => WcOpcode::RDMA_READ,
             SendOp::CompareSwap { .. } => WcOpcode::COMP_SWAP,
             SendOp::FetchAdd { .. } => WcOpcode::FETCH_ADD,
+            SendOp::LocalInv { .. } => WcOpcode::LOCAL_INV,
+            SendOp::BindMw => WcOpcode::BIND_MW,
         }
+    }
+
+    /// Carried out by this end alone, when it is reached: takes no sequence number and sends nothing.
+    #[inline]
+    pub const fn is_local(&self) -> bool {
+        matches!(self, SendOp::LocalInv { .. } | SendOp::BindMw)
     }
 
     /// READ and atomics: they are answered with data, hold one of the responder's resources and are what a fence
@@ -93,4 +120,33 @@ impl SendOp {
     pub const fn awaits_data(&self) -> bool {
         matches!(self, SendOp::Read { .. } | SendOp::CompareSwap { .. } | SendOp::FetchAdd { .. })
     }
+}
+
+/// A request that the send queue does not take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PostError {
+    /// All of the queue's requests are outstanding.
+    #[error("the send queue is full; fetch completions first, or make the queue longer")]
+    Full,
+    /// The state takes no send requests.
+    #[error("a queue pair in {0:?} takes no send requests; move it to Rts")]
+    State(QpState),
+    /// The service has no such operation (IBTA table 35).
+    #[error(
+        "a queue pair of type {qp_type:?} has no operation {operation:?} as posted; RC has all but datagrams"
+    )]
+    Operation {
+        /// What was posted.
+        operation: WcOpcode,
+        /// To what.
+        qp_type: QpType,
+    },
+    /// A datagram is one packet.
+    #[error("a datagram of {len} bytes does not fit one packet of {max}; send less, or use a connection")]
+    TooLong {
+        /// Bytes posted.
+        len: u32,
+        /// The path MTU.
+        max: u32,
+    },
 }

@@ -48,6 +48,10 @@ pub struct MemHost {
     pub place_fault: Option<(u64, LocalFault)>,
     /// Fails reading for peers, from this address on.
     pub read_fault: Option<(u64, RemoteFault)>,
+    /// The regions that bind requests make, by cookie; a request that is not here fails.
+    pub binds: HashMap<u64, Region>,
+    /// Local operations carried out, in order: the key bound or invalidated.
+    pub local: Vec<Rkey>,
     /// Atomics executed.
     pub atomics: u64,
     /// Bytes written by peers.
@@ -182,6 +186,19 @@ impl Host for MemHost {
     fn invalidate(&mut self, rkey: Rkey) -> Result<(), RemoteFault> {
         let region = self.regions.iter_mut().find(|region| region.valid && region.rkey == rkey);
         region.ok_or(RemoteFault::Access)?.valid = false;
+        Ok(())
+    }
+
+    fn local_invalidate(&mut self, rkey: Rkey) -> Result<(), LocalFault> {
+        self.invalidate(rkey).map_err(|_| LocalFault::Window)?;
+        self.local.push(rkey);
+        Ok(())
+    }
+
+    fn bind(&mut self, cookie: u64) -> Result<(), LocalFault> {
+        let region = *self.binds.get(&cookie).ok_or(LocalFault::Window)?;
+        self.regions.push(region);
+        self.local.push(region.rkey);
         Ok(())
     }
 }

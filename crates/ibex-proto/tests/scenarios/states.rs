@@ -80,6 +80,7 @@ fn the_table() {
             Err(PostError::Full) => "full",
             Ok(()) if qp.poll_completion().is_some() => "flushed",
             Ok(()) if qp.wants_transmit() => "sent",
+            Err(PostError::Operation { .. } | PostError::TooLong { .. }) => "not a write",
             Ok(()) => "waits",
         };
         table += &format!("{row} | {posted}\n");

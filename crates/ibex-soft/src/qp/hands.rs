@@ -146,4 +146,12 @@ impl Host for Hands<'_> {
         // Only windows and fast-registered regions can be invalidated by a peer; this device has neither yet.
         Err(RemoteFault::Access)
     }
+
+    fn local_invalidate(&mut self, _rkey: Rkey) -> Result<(), LocalFault> {
+        Err(LocalFault::Window)
+    }
+
+    fn bind(&mut self, _cookie: u64) -> Result<(), LocalFault> {
+        Err(LocalFault::Window)
+    }
 }

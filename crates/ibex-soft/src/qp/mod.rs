@@ -26,7 +26,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use ibex_proto::{
-    InitAttr, Nanos, QpState, RcCaps, RcQp, RemoteAccess, RtrAttr, RtsAttr, Tuning, ack_timeout,
+    InitAttr, Nanos, Qp as Transport, QpState, QpType, RcCaps, RemoteAccess, RtrAttr, RtsAttr, Tuning,
+    ack_timeout,
 };
 use ibex_sys::{
     IBV_QP_ACCESS_FLAGS, IBV_QP_AV, IBV_QP_MIN_RNR_TIMER, IBV_QP_PORT, IBV_QPS_ERR, IBV_QPS_INIT,
@@ -85,7 +86,7 @@ pub(crate) struct Qp {
 /// What changes in a queue pair.
 pub(crate) struct Inner {
     attr: ibv_qp_attr,
-    proto: RcQp,
+    proto: Transport,
     send: SendQueue,
     recv: RecvQueue,
     peer: Option<Peer>,
@@ -113,7 +114,7 @@ impl Qp {
         };
         let inner = Inner {
             attr: ibv_qp_attr { cap, ..Default::default() },
-            proto: RcQp::new(caps),
+            proto: Transport::new(QpType::Rc, caps),
             send: SendQueue::new(cap.max_send_wr, cap.max_send_sge, cap.max_inline_data),
             recv: RecvQueue::new(cap.max_recv_wr, cap.max_recv_sge),
             peer: None,

@@ -77,7 +77,7 @@ impl Poster<'_> {
         };
         inner.proto.post_send(wqe).map_err(|error| match error {
             PostError::Full => libc::ENOMEM,
-            PostError::State(_) => libc::EINVAL,
+            PostError::State(_) | PostError::Operation { .. } | PostError::TooLong { .. } => libc::EINVAL,
         })?;
         inner.send.push(request.wr_id, request.payload);
         Ok(())
