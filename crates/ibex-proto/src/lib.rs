@@ -33,6 +33,7 @@
 //! Facts are from the InfiniBand Architecture Specification, volume 1, chapters 9 (transport), 10 and 11 (verbs).
 
 mod answers;
+pub mod cm;
 mod completer;
 mod completion;
 mod config;

@@ -1,8 +1,8 @@
 //! What the engine reports: requests, answers, ends.
 
 use ibex_wire::mad::{
-    CmaHeader, CommId, Dreq, Drep, Gid, Guid, Mra, Private, Rej, RejectReason, Rep, Rtu, ServiceId, SidrRep, SidrStatus,
-    TransportService, Which,
+    CmaHeader, CommId, Drep, Dreq, Gid, Guid, Mra, Private, Rej, RejectReason, Rep, Rtu, ServiceId, SidrRep,
+    SidrStatus, TransportService, Which,
 };
 use ibex_wire::{Psn, Qkey, Qpn};
 

@@ -27,9 +27,7 @@ mod state;
 
 pub use engine::{Attributes, Cm, Counters, Transmit};
 pub use error::CmError;
-pub use event::{
-    ConnId, Disconnect, Event, ListenerId, Reply, Request, SidrId, SidrReply, SidrRequest,
-};
+pub use event::{ConnId, Disconnect, Event, ListenerId, Reply, Request, SidrId, SidrReply, SidrRequest};
 pub use params::{
     CmConfig, ConnectParams, ListenParams, Path, RejectParams, ReplyParams, SidrParams, SidrReplyParams,
 };

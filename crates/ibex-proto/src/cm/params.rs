@@ -208,11 +208,7 @@ pub struct RejectParams {
 impl RejectParams {
     /// The program's own refusal.
     pub fn consumer(private: &[u8]) -> RejectParams {
-        RejectParams {
-            reason: RejectReason::CONSUMER_DEFINED,
-            info: Vec::new(),
-            private: private.to_vec(),
-        }
+        RejectParams { reason: RejectReason::CONSUMER_DEFINED, info: Vec::new(), private: private.to_vec() }
     }
 }
 

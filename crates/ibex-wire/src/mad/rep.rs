@@ -24,7 +24,7 @@ pub struct Rep {
     pub local_qpn: Qpn,
     /// For reliable datagrams only, 24 bits.
     pub local_eecn: u32,
-    /// The sender's first sequence number.
+    /// The sequence number with which the receiver is to begin; the sender expects it first.
     pub starting_psn: Psn,
     /// READs and atomics the sender will answer at once.
     pub responder_resources: u8,

@@ -42,7 +42,7 @@ pub struct Req {
     pub service: TransportService,
     /// Whether the sender generates end-to-end credits.
     pub flow_control: bool,
-    /// The sender's first sequence number.
+    /// The sequence number with which the receiver is to begin; the sender expects it first.
     pub starting_psn: Psn,
     /// The sender will answer within 4.096 µs × 2^this (5 bits).
     pub local_response_timeout: u8,
