@@ -39,6 +39,16 @@ impl RcQp {
         !op.awaits_data() || self.requester.as_ref().is_some_and(|requester| requester.max_rd_atomic != 0)
     }
 
+    /// A request of `len` bytes was carried out at rest, without having been posted. The sequence numbers that it would have
+    /// had are passed over; how many there were is returned, for the other end.
+    #[inline]
+    pub fn rest_done(&mut self, len: u32) -> u32 {
+        let Some(requester) = &mut self.requester else { return 0 };
+        let packets = requester.route.mtu.packets(len);
+        requester.pass_over(packets);
+        packets
+    }
+
     /// The oldest request has been carried out: it completes, and its sequence numbers are passed over. How many there
     /// were is returned, for the other end.
     #[inline]

@@ -57,6 +57,12 @@ impl Output {
         self.sends.len()
     }
 
+    /// Whether nothing is left to be fetched, events excepted.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sends.is_empty() && self.recvs.is_empty()
+    }
+
     #[inline]
     pub(crate) fn pop_completion(&mut self) -> Option<Completion> {
         match self.sends.pop_front() {

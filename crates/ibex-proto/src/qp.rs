@@ -56,6 +56,25 @@ impl Qp {
         }
     }
 
+    /// The reliable connection, if it is one.
+    #[inline]
+    pub fn as_rc(&self) -> Option<&RcQp> {
+        match &self.0 {
+            Kind::Rc(qp) => Some(qp),
+            Kind::Unreliable(_) => None,
+        }
+    }
+
+    /// The reliable connection, if it is one, to be told of operations that its host carried out, see
+    /// [`RcQp::is_at_rest`].
+    #[inline]
+    pub fn as_rc_mut(&mut self) -> Option<&mut RcQp> {
+        match &mut self.0 {
+            Kind::Rc(qp) => Some(qp),
+            Kind::Unreliable(_) => None,
+        }
+    }
+
     /// The state now. It can turn to [`QpState::Err`] (the send queue of UC and UD alone: [`QpState::Sqe`]) in any call
     /// that takes a [`Host`], and to `Err` in [`handle_timeout`](Qp::handle_timeout).
     #[inline]

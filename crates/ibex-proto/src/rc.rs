@@ -4,6 +4,9 @@
 //! requester, completer and responder. Which changes the verbs allow, and with which attributes, is in `state.rs`.
 //! IBTA 10.3.1 (queue pair states).
 
+#[path = "bypass.rs"]
+mod bypass;
+
 use std::collections::VecDeque;
 
 use ibex_wire::{Mtu, NakCode, Packet, Pkey, Psn, Qpn, Service};

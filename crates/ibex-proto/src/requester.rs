@@ -61,7 +61,7 @@ pub(crate) struct Requester {
     pub(crate) data_before: usize,
     /// The end of each READ piece and atomic in flight.
     pub(crate) data_in_flight: VecDeque<u64>,
-    max_rd_atomic: usize,
+    pub(crate) max_rd_atomic: usize,
     pub(crate) window: Window,
     pub(crate) retry: Retry,
     /// `una` at the last time it went back because something was missing. Going back twice from one place would answer
@@ -392,6 +392,13 @@ impl Requester {
         if status == WcStatus::SUCCESS {
             self.finish_local(out);
         }
+    }
+
+    /// With nothing posted: the next `packets` numbers will not be used.
+    #[inline]
+    pub(crate) fn pass_over(&mut self, packets: u32) {
+        self.end += u64::from(packets);
+        (self.una, self.nxt, self.high) = (self.end, self.end, self.end);
     }
 
     /// Begins SQD: what has been begun is finished, nothing else started.

@@ -320,6 +320,25 @@ impl Responder {
         Ok(())
     }
 
+    /// Whether no message is half received and nothing was asked for again.
+    #[inline]
+    pub(crate) fn is_between_messages(&self) -> bool {
+        matches!(self.message, Message::None) && !self.awaiting
+    }
+
+    /// Whether the connection was given resources for READs and atomics.
+    #[inline]
+    pub(crate) fn serves_data(&self) -> bool {
+        self.max_resources != 0
+    }
+
+    /// A message of `packets` numbers was executed without any of them.
+    #[inline]
+    pub(crate) fn pass_over(&mut self, packets: u32) {
+        self.msn = self.msn.wrapping_add(1);
+        self.expected += packets;
+    }
+
     /// A request that has been executed before.
     fn answer_again(&mut self, packet: &Packet<'_>) {
         let psn = packet.bth().psn;

@@ -63,6 +63,26 @@ impl UserMemory {
         }
     }
 
+    /// Copies `len` bytes at `offset` to `to_offset` of another range, or of this one. `last` as for
+    /// [`UserMemory::write`].
+    ///
+    /// # Panics
+    /// If the bytes are not inside both ranges.
+    pub(crate) fn copy_to(&self, offset: usize, to: &UserMemory, to_offset: usize, len: usize, last: bool) {
+        self.check(offset, len);
+        to.check(to_offset, len);
+        let (from, to) = (self.addr + offset, to.addr + to_offset);
+        let tail = if last { len.min(8) } else { 0 };
+        let head = len - tail;
+        // SAFETY: inside both ranges by the checks; mapped by the contract of `new`.
+        unsafe { copy(from as *const u8, to as *mut u8, head) }
+        if tail > 0 {
+            fence(Ordering::Release);
+            // SAFETY: as above; `head + tail` is the length checked.
+            unsafe { copy_small((from + head) as *const u8, (to + head) as *mut u8, tail) }
+        }
+    }
+
     /// Atomically replaces the 64-bit word at `offset` by `swap` if it equals `compare`; returns what was there.
     ///
     /// # Panics

@@ -32,7 +32,8 @@ pub(super) unsafe extern "C" fn post_send(
         // SAFETY: the queue pair is alive (manual).
         let inside = unsafe { qp::inside(qp) }?;
         let nic = inside.shared.nic().inspect_err(|_| report(bad, first))?;
-        let mut poster = inside.qp.poster(nic);
+        let tables = inside.qp.tables(nic);
+        let mut poster = inside.qp.poster(nic, &tables);
         let mut next = first;
         let mut outcome = Ok(());
         while !next.is_null() {
@@ -60,7 +61,7 @@ pub(super) unsafe extern "C" fn post_recv(
         // SAFETY: the queue pair is alive (manual).
         let inside = unsafe { qp::inside(qp) }?;
         let nic = inside.shared.nic().inspect_err(|_| report(bad, first))?;
-        let mut poster = inside.qp.poster(nic);
+        let mut poster = inside.qp.recv_poster(nic);
         let mut next = first;
         let mut outcome = Ok(());
         while !next.is_null() {
@@ -73,7 +74,7 @@ pub(super) unsafe extern "C" fn post_recv(
             }
             next = wr.next;
         }
-        poster.finish_recv();
+        poster.finish();
         outcome
     })
 }

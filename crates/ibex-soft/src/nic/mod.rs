@@ -88,11 +88,11 @@ pub(crate) struct Nic {
 }
 
 /// Queue pairs by number.
-type QpTable = std::collections::HashMap<u32, Arc<Qp>, BuildHasherDefault<QpnHasher>>;
+pub(crate) type QpTable = std::collections::HashMap<u32, Arc<Qp>, BuildHasherDefault<QpnHasher>>;
 
 /// Queue pair numbers are spread well enough by one multiplication; a packet's look-up should cost nothing more.
 #[derive(Default)]
-struct QpnHasher(u64);
+pub(crate) struct QpnHasher(u64);
 
 impl Hasher for QpnHasher {
     fn finish(&self) -> u64 {
@@ -169,6 +169,12 @@ impl Nic {
     /// thread, nor with a queue pair's lock held.
     pub(crate) fn regions(&self) -> RwLockReadGuard<'_, MrTable> {
         self.mrs.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The table of queue pairs, guarded: none is destroyed while the guard lives. Not to be taken twice by one thread, nor
+    /// with a queue pair's lock held; after the table of regions.
+    pub(crate) fn queue_pairs(&self) -> RwLockReadGuard<'_, QpTable> {
+        self.qps.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Enters a region; `None` if there are too many.

@@ -164,7 +164,7 @@ impl Qp {
     }
 
     /// Moves completions to their queues; true if one was lost.
-    fn complete(&self, inner: &mut Inner) -> bool {
+    pub(super) fn complete(&self, inner: &mut Inner) -> bool {
         let mut lost = false;
         while let Some(completion) = inner.proto.poll_completion() {
             let outcome = match completion {
@@ -192,7 +192,11 @@ impl Qp {
         self.send_cq.push(entry, false, &inner.send.unpolled).map_err(|overflow| (overflow, &*self.send_cq))
     }
 
-    fn complete_recv(&self, inner: &mut Inner, done: &RecvCompletion) -> Result<(), (Overflow, &Cq)> {
+    pub(super) fn complete_recv(
+        &self,
+        inner: &mut Inner,
+        done: &RecvCompletion,
+    ) -> Result<(), (Overflow, &Cq)> {
         let mut entry = ibv_wc {
             wr_id: inner.recv.complete(done.cookie),
             status: ibv_wc_status(done.status.0),
@@ -235,7 +239,7 @@ impl Qp {
     }
 
     /// Reports a completion queue that overflowed; true if the completion was lost.
-    fn note(&self, outcome: Result<(), (Overflow, &Cq)>) -> bool {
+    pub(super) fn note(&self, outcome: Result<(), (Overflow, &Cq)>) -> bool {
         match outcome {
             Ok(()) => false,
             Err((overflow, cq)) => {

@@ -10,11 +10,13 @@
 //! | `queue` | slots of posted requests |
 //! | `hands` | scatter/gather, keys: what the transport reaches through |
 //! | `post` | posting |
+//! | `direct` | operations between two queue pairs of one process |
 //! | `drive` | turning the transport's output into packets, completions, events, timers |
 //!
 //! Locks, always in this order: table of regions (read) → table of queue pairs (read) → queue pair → completion queue →
 //! event queue. Nothing is called back into the program under any of them.
 
+mod direct;
 mod drive;
 mod hands;
 mod post;
@@ -22,7 +24,7 @@ mod queue;
 mod transition;
 
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use ibex_proto::{
@@ -80,6 +82,8 @@ pub(crate) struct Qp {
     pub(crate) recv_cq: Arc<Cq>,
     /// Asynchronous events delivered and not acknowledged.
     pub(crate) async_events: Unacked,
+    /// Number of the queue pair of this process that it is connected to, or 0: see [`direct`].
+    mate: AtomicU32,
     inner: Mutex<Inner>,
 }
 
@@ -132,6 +136,7 @@ impl Qp {
             send_cq: parts.send_cq,
             recv_cq: parts.recv_cq,
             async_events: Unacked::default(),
+            mate: AtomicU32::new(0),
             inner: Mutex::new(inner),
         }
     }
@@ -190,6 +195,7 @@ impl Qp {
         if let (true, Some(address)) = (mask.contains(IBV_QP_AV), address) {
             let peer = Peer { address, qpn: inner.attr.dest_qp_num };
             inner.peer = Some(peer);
+            self.find_mate(nic, peer);
             nic.wire.hello(peer);
         }
         inner.step(from, to, mask)?;
@@ -203,6 +209,7 @@ impl Qp {
         inner.send.clear();
         inner.recv.clear();
         inner.peer = None;
+        self.forget_mate();
         inner.attr = ibv_qp_attr { cap: inner.attr.cap, ..Default::default() };
         self.send_cq.purge(self.num);
         self.recv_cq.purge(self.num);

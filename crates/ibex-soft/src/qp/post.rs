@@ -9,11 +9,12 @@ use std::sync::{MutexGuard, RwLockReadGuard};
 use ibex_proto::{PostError, QpState, SendOp, SendWqe};
 use ibex_sys::ibv_sge;
 
+use super::direct::Ends;
 use super::queue::Payload;
 use super::{Inner, Qp, hands};
 use crate::device::MAX_MESSAGE;
 use crate::mr::MrTable;
-use crate::nic::Nic;
+use crate::nic::{Nic, QpTable};
 
 /// A send request, its payload still in the program's hands.
 #[derive(Clone, Copy)]
@@ -26,19 +27,50 @@ pub(crate) struct SendRequest<'a> {
     pub(crate) solicited: bool,
 }
 
-/// The right to post to one queue pair; requests start when it is [finished](Poster::finish).
+/// The tables that posting to one queue pair needs, guarded for the length of the call.
+pub(crate) struct Tables<'a> {
+    mrs: RwLockReadGuard<'a, MrTable>,
+    /// Only for a queue pair that is connected to one of this process.
+    qps: Option<RwLockReadGuard<'a, QpTable>>,
+}
+
+/// The right to post send requests to one queue pair; those that are not carried out at once start when it is
+/// [finished](Poster::finish).
 pub(crate) struct Poster<'a> {
     qp: &'a Qp,
     nic: &'a Nic,
-    mrs: RwLockReadGuard<'a, MrTable>,
+    mrs: &'a MrTable,
+    ends: Ends<'a>,
+    /// Whether the transport was given a request.
+    given: bool,
+}
+
+/// The right to post receive requests to one queue pair.
+pub(crate) struct RecvPoster<'a> {
+    qp: &'a Qp,
+    nic: &'a Nic,
     inner: MutexGuard<'a, Inner>,
 }
 
 impl Qp {
-    /// Takes the locks that posting needs.
-    pub(crate) fn poster<'a>(&'a self, nic: &'a Nic) -> Poster<'a> {
+    /// Guards the tables that posting needs.
+    #[inline]
+    pub(crate) fn tables<'a>(&self, nic: &'a Nic) -> Tables<'a> {
         let mrs = nic.regions();
-        Poster { qp: self, nic, mrs, inner: self.lock() }
+        Tables { mrs, qps: self.is_mated().then(|| nic.queue_pairs()) }
+    }
+
+    /// Takes the locks that posting needs.
+    #[inline]
+    pub(crate) fn poster<'a>(&'a self, nic: &'a Nic, tables: &'a Tables<'_>) -> Poster<'a> {
+        let ends = Ends::lock(self, tables.qps.as_deref());
+        Poster { qp: self, nic, mrs: &tables.mrs, ends, given: false }
+    }
+
+    /// Takes the lock that posting of receive requests needs.
+    #[inline]
+    pub(crate) fn recv_poster<'a>(&'a self, nic: &'a Nic) -> RecvPoster<'a> {
+        RecvPoster { qp: self, nic, inner: self.lock() }
     }
 }
 
@@ -49,7 +81,7 @@ impl Poster<'_> {
     /// An errno: `EINVAL` in a state that takes none, or for a payload beyond the queue pair's limits; `ENOMEM` if the
     /// queue is full.
     pub(crate) fn send(&mut self, request: &SendRequest<'_>) -> Result<(), i32> {
-        let inner = &mut *self.inner;
+        let inner = &mut *self.ends.own;
         let len = match request.payload {
             Payload::Gather(list) if list.len() > inner.send.max_sge() => return Err(libc::EINVAL),
             Payload::Gather(list) => hands::capacity(list),
@@ -67,6 +99,11 @@ impl Poster<'_> {
             }
             None => return Err(libc::ENOMEM),
         };
+        if let Some(mate) = &mut self.ends.mate
+            && self.qp.direct(self.nic, self.mrs, inner, mate, request, len)
+        {
+            return Ok(());
+        }
         let wqe = SendWqe {
             cookie,
             op: request.op,
@@ -80,9 +117,25 @@ impl Poster<'_> {
             PostError::State(_) | PostError::Operation { .. } | PostError::TooLong { .. } => libc::EINVAL,
         })?;
         inner.send.push(request.wr_id, request.payload);
+        self.given = true;
         Ok(())
     }
 
+    /// Rings the doorbell: carries out what can be done now.
+    #[inline]
+    pub(crate) fn finish(mut self) {
+        if !self.given {
+            return;
+        }
+        let inner = &mut *self.ends.own;
+        if let Some(mut mate) = self.ends.mate.take() {
+            self.qp.direct_posted(self.nic, self.mrs, inner, &mut mate);
+        }
+        self.qp.drive(self.nic, self.mrs, inner);
+    }
+}
+
+impl RecvPoster<'_> {
     /// Adds a request to the receive queue.
     ///
     /// # Errors
@@ -94,15 +147,14 @@ impl Poster<'_> {
         self.inner.recv.push(wr_id, list)
     }
 
-    /// Rings the doorbell: carries out what can be done now.
-    pub(crate) fn finish(mut self) {
-        self.qp.drive(self.nic, &self.mrs, &mut self.inner);
-    }
-
     /// Ends posting of receive requests, which start nothing; in ERR they are flushed.
-    pub(crate) fn finish_recv(self) {
+    #[inline]
+    pub(crate) fn finish(self) {
         if self.inner.proto.state() == QpState::Err {
-            self.finish();
+            // The table comes before the lock.
+            drop(self.inner);
+            let mrs = self.nic.regions();
+            self.qp.drive(self.nic, &mrs, &mut self.qp.lock());
         }
     }
 }

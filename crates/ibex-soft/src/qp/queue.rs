@@ -201,6 +201,11 @@ impl RecvQueue {
         Some(slot as u64)
     }
 
+    /// Puts back the request taken last, untouched: it is the oldest again.
+    pub(crate) fn put_back(&mut self, _cookie: u64) {
+        self.waiting += 1;
+    }
+
     /// Frees the slot of a completed request; returns its identifier.
     pub(crate) fn complete(&mut self, cookie: u64) -> u64 {
         self.used = self.used.saturating_sub(1);
