@@ -1,4 +1,4 @@
-//! `cargo xtask sim`: random connections over a faulty network, in virtual time, every byte and completion checked.
+//! `cargo xtask sim`: random queue pairs of each service over a faulty network, in virtual time, every byte and completion checked.
 //!
 //! Owns choosing seeds and saying how to repeat one. What a run does is `ibex_proto::sim`'s.
 
@@ -6,6 +6,7 @@ use std::panic::catch_unwind;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use ibex_proto::QpType;
 use ibex_proto::sim::{self, Limits, Report};
 
 /// Which runs, and how bad the network may be.
@@ -62,7 +63,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let mut total = Report::default();
     for seed in first..first.saturating_add(count) {
-        let what = match catch_unwind(|| sim::run(seed, &limits)) {
+        let all = || {
+            let mut report = sim::run(seed, &limits)?;
+            for qp_type in [QpType::Uc, QpType::Ud] {
+                let unreliable = sim::run_unreliable(seed, qp_type, &limits);
+                report += unreliable.map_err(|what| format!("{qp_type:?}: {what}"))?;
+            }
+            Ok::<_, String>(report)
+        };
+        let what = match catch_unwind(all) {
             Ok(Ok(report)) => {
                 total += report;
                 continue;

@@ -4,6 +4,7 @@
 //!   hand, with a tap that sees and decides about each packet.
 //! - [`run`]: one random workload in one random world, everything chosen by a seed, every byte and every completion
 //!   checked.
+//! - [`run_unreliable`]: the same for the promises of UC and UD.
 //! - [`play`]: any bytes read as calls, packets and accidents, with a hostile peer, for fuzzing.
 //!
 //! ```
@@ -24,6 +25,7 @@
 //! Nothing here depends on the machine or on real time: a seed gives the same run everywhere.
 
 mod host;
+mod lossy;
 mod net;
 mod plan;
 mod rng;
@@ -33,9 +35,10 @@ mod traffic;
 mod world;
 
 pub use host::{BASE, MemHost, Region};
+pub use lossy::run_unreliable;
 pub use net::{Faults, Network};
 pub use plan::Limits;
 pub use rng::Rng;
 pub use run::{Report, run};
 pub use script::play;
-pub use world::{EndConfig, Endpoint, Fate, Sighting, World, qpn, rts, unconnected};
+pub use world::{EndConfig, Endpoint, Fate, NETWORK_HEADER, QKEY, Sighting, World, qpn, rts, unconnected};

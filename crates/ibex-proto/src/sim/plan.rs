@@ -7,7 +7,7 @@ use ibex_wire::{Mtu, Psn};
 use super::Rng;
 use super::net::Faults;
 use super::world::EndConfig;
-use crate::{Nanos, RemoteAccess, Tuning};
+use crate::{Nanos, QpType, RemoteAccess, Tuning};
 
 /// The most a network may do in a run, in parts per million. A run draws its own between nothing and this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,7 @@ fn pair(rng: &mut Rng, faults: &Faults) -> PairPlan {
             _ => Psn::new(rng.bits() as u32),
         };
         EndConfig {
+            qp_type: QpType::Rc,
             memory: super::traffic::MEMORY,
             sq_depth: rng.range(1, 32) as u32,
             tuning,

@@ -4,12 +4,13 @@
 //! regular traffic. Nothing may panic, nothing may run without bound, every request posted completes once and in order,
 //! and when the noise is over the queue pairs come to rest.
 
-use ibex_wire::{Bth, Mtu, Opcode, Packet, Pkey, Psn, Rkey, padding};
+use ibex_wire::{Bth, Mtu, Opcode, Packet, Pkey, Psn, Qkey, Rkey, padding};
 
 use super::host::BASE;
+use super::host::Region;
 use super::net::Faults;
-use super::world::{EndConfig, Fate, World, qpn};
-use crate::{Completion, LocalFault, QpState, RemoteAccess, SendOp, SendWqe, Tuning};
+use super::world::{EndConfig, Fate, QKEY, World, qpn};
+use crate::{Completion, LocalFault, QpState, QpType, RemoteAccess, SendOp, SendWqe, Tuning};
 
 const MEMORY: usize = 1 << 14;
 const KEY: Rkey = Rkey(7);
@@ -63,6 +64,8 @@ pub fn play(script: &[u8]) {
     let mut bytes = Bytes(script);
     let shape = bytes.u8();
     let config = EndConfig {
+        // Reliable connections have the most to get wrong.
+        qp_type: [QpType::Rc, QpType::Rc, QpType::Uc, QpType::Ud][usize::from(bytes.u8() & 3)],
         memory: MEMORY,
         sq_depth: 8,
         tuning: Tuning { max_window: [1, 4, 64][usize::from(shape) % 3], read_chunk: 2, ack_every: 2 },
@@ -89,8 +92,8 @@ pub fn play(script: &[u8]) {
     }
     world.tap(|_| Fate::Pass);
     for end in &mut world.ends {
-        if end.qp.state() == QpState::Sqd {
-            end.qp.resume().expect("SQD can be left");
+        if matches!(end.qp.state(), QpState::Sqd | QpState::Sqe) {
+            end.qp.resume().expect("SQD and SQE can be left");
         }
     }
     world.run(REST);
@@ -195,6 +198,17 @@ fn post(bytes: &mut Bytes<'_>, world: &mut World, end: usize, ledger: &mut Ledge
         6 => (SendOp::FetchAdd { rkey: KEY, va, add: 1 }, 8),
         _ => (SendOp::CompareSwap { rkey: KEY, va, compare: 0, swap: 1 }, 8),
     };
+    // What a service does not have is refused; some of that is fine, most is not.
+    let (op, len) = match world.ends[end].qp.qp_type() {
+        QpType::Ud if kind & 7 < 7 => {
+            let remote_qpn = qpn(world.ends[end].peer);
+            let qkey = Qkey(if kind & 0x20 != 0 { 1 << 31 } else { QKEY.0 ^ u32::from(kind & 1) });
+            (SendOp::Datagram { remote_qpn, qkey, address: u64::from(kind), imm }, len)
+        }
+        QpType::Rc | QpType::Uc if kind & 0xf == 8 => (SendOp::BindMw, 0),
+        QpType::Rc | QpType::Uc if kind & 0xf == 10 => (SendOp::LocalInv { rkey: KEY }, 0),
+        _ => (op, len),
+    };
     let wqe = SendWqe {
         cookie: 0,
         op,
@@ -205,14 +219,25 @@ fn post(bytes: &mut Bytes<'_>, world: &mut World, end: usize, ledger: &mut Ledge
     };
     if let Ok(cookie) = world.try_post(end, wqe, vec![kind; len]) {
         ledger.posted.push(cookie);
+        if kind & 0x10 != 0 {
+            let region = Region { rkey: KEY, va: BASE, len: 4096, access: RemoteAccess::ALL, valid: true };
+            world.ends[end].host.binds.insert(cookie, region);
+        }
     }
 }
 
 /// A packet as nobody sends it, or nearly as somebody would.
 fn inject(bytes: &mut Bytes<'_>, world: &mut World, to: usize) {
-    let opcode = Opcode(bytes.u8() & 0x1f);
+    let opcode = bytes.u8();
     let flags = bytes.u8();
     let qp = &world.ends[to].qp;
+    let service = match qp.qp_type() {
+        QpType::Rc => 0,
+        QpType::Uc => 0x20,
+        QpType::Ud => 0x60,
+    };
+    // Other services' packets only now and then.
+    let opcode = Opcode(if opcode < 0xf0 { opcode & 0x1f | service } else { opcode << 4 | opcode & 0xf });
     let near = if opcode.is_request() { qp.rq_psn() } else { qp.sq_psn() };
     // Mostly numbers close to what is expected, behind and ahead of it.
     let psn = match flags & 3 {
@@ -236,6 +261,9 @@ fn inject(bytes: &mut Bytes<'_>, world: &mut World, to: usize) {
             packet[Bth::LEN + 12..Bth::LEN + 14].fill(0);
             packet[Bth::LEN + 14] &= 0xf;
         }
+    }
+    if opcode.has_deth() && flags & 4 == 0 {
+        packet[Bth::LEN..Bth::LEN + 4].copy_from_slice(&QKEY.0.to_be_bytes());
     }
     let len = if opcode.has_payload() { bytes.len() } else { 0 };
     let pad = if opcode.ends_message() { padding(len) } else { 0 };

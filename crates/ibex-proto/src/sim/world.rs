@@ -2,18 +2,20 @@
 //!
 //! Owns the clock and the order of calls. What is posted, and what must come of it, is the test's.
 
-use ibex_wire::{MAX_PACKET, Mtu, Packet, Pkey, Psn, Qpn};
+use ibex_wire::{Grh, MAX_PACKET, Mtu, Packet, Pkey, Psn, Qkey, Qpn};
 
 use super::host::MemHost;
 use super::net::{Faults, Network};
 use crate::{
-    Completion, Event, InitAttr, Nanos, PostError, RcCaps, RcQp, RecvCompletion, RemoteAccess, RtrAttr,
+    Completion, Event, InitAttr, Nanos, PostError, Qp, QpType, RcCaps, RecvCompletion, RemoteAccess, RtrAttr,
     RtsAttr, SendCompletion, SendOp, SendWqe, Tuning, WcStatus,
 };
 
 /// How one end of a connection is made.
 #[derive(Clone, Copy, Debug)]
 pub struct EndConfig {
+    /// What both ends are.
+    pub qp_type: QpType,
     /// Bytes peers can reach.
     pub memory: usize,
     /// See [`RcCaps::sq_depth`].
@@ -41,6 +43,7 @@ pub struct EndConfig {
 impl Default for EndConfig {
     fn default() -> EndConfig {
         EndConfig {
+            qp_type: QpType::Rc,
             memory: 1 << 16,
             sq_depth: 64,
             tuning: Tuning::default(),
@@ -84,7 +87,7 @@ pub struct Sighting<'a> {
 /// A queue pair with its host, and what has come out of it.
 pub struct Endpoint {
     /// The queue pair.
-    pub qp: RcQp,
+    pub qp: Qp,
     /// Its memory.
     pub host: MemHost,
     /// Every completion so far.
@@ -142,6 +145,11 @@ pub struct World {
     tap: Option<Tap>,
     buf: Vec<u8>,
 }
+
+/// The key of every datagram queue pair.
+pub const QKEY: Qkey = Qkey(0x1234);
+/// The network header that every datagram arrives with.
+pub const NETWORK_HEADER: [u8; Grh::LEN] = [0xa5; Grh::LEN];
 
 /// The number of endpoint `index`'s queue pair.
 pub fn qpn(index: usize) -> Qpn {
@@ -284,7 +292,7 @@ impl World {
         while let Some((to, bytes)) = self.net.receive(self.now) {
             let end = &mut self.ends[to];
             let packet = Packet::parse(&bytes).expect("only valid packets are delivered");
-            end.qp.handle_packet(self.now, &packet, &mut end.host);
+            end.qp.handle_datagram(self.now, &packet, &NETWORK_HEADER, &mut end.host);
             touched |= 1 << to;
             self.net.recycle(bytes);
         }
@@ -332,7 +340,7 @@ fn connected(own: &EndConfig, other: &EndConfig, mtu: Mtu, index: usize, peer: u
 }
 
 /// Brings a queue pair from INIT to RTS.
-fn connect(qp: &mut RcQp, own: &EndConfig, other: &EndConfig, mtu: Mtu, peer: usize) {
+fn connect(qp: &mut Qp, own: &EndConfig, other: &EndConfig, mtu: Mtu, peer: usize) {
     let rtr = RtrAttr {
         remote_qpn: qpn(peer),
         path_mtu: mtu,
@@ -345,8 +353,10 @@ fn connect(qp: &mut RcQp, own: &EndConfig, other: &EndConfig, mtu: Mtu, peer: us
 }
 
 /// A queue pair in INIT.
-pub fn unconnected(own: &EndConfig, index: usize) -> RcQp {
-    let mut qp = RcQp::new(RcCaps { local_qpn: qpn(index), sq_depth: own.sq_depth, tuning: own.tuning });
+pub fn unconnected(own: &EndConfig, index: usize) -> Qp {
+    let caps = RcCaps { local_qpn: qpn(index), sq_depth: own.sq_depth, tuning: own.tuning };
+    let mut qp = Qp::new(own.qp_type, caps);
+    qp.set_qkey(QKEY);
     qp.to_init(InitAttr { pkey: Pkey::DEFAULT, access: own.access }).expect("RESET precedes INIT");
     qp
 }

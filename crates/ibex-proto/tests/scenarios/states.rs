@@ -1,7 +1,7 @@
 //! States: which change is possible, and what works in each. The table is the documentation.
 
 use ibex_proto::sim::{EndConfig, Fate, qpn, rts, unconnected};
-use ibex_proto::{Event, PostError, QpState, RcQp, RtrAttr, WcStatus};
+use ibex_proto::{Event, PostError, Qp, QpState, RtrAttr, WcStatus};
 use ibex_wire::{Mtu, Psn};
 
 use crate::util::*;
@@ -17,10 +17,10 @@ fn rtr() -> RtrAttr {
 }
 
 /// A queue pair brought to `state` by the way the verbs know.
-fn in_state(state: QpState) -> RcQp {
+fn in_state(state: QpState) -> Qp {
     let config = EndConfig::default();
     let mut qp = unconnected(&config, 0);
-    type Step<'a> = (QpState, &'a dyn Fn(&mut RcQp));
+    type Step<'a> = (QpState, &'a dyn Fn(&mut Qp));
     let steps: [Step<'_>; 3] = [
         (QpState::Rtr, &|qp| qp.to_rtr(rtr()).expect("from INIT")),
         (QpState::Rts, &|qp| qp.to_rts(rts(&EndConfig::default())).expect("from RTR")),
@@ -46,7 +46,7 @@ fn the_table() {
     let mut table = String::from("from    to_init to_rtr to_rts to_sqd resume set_error reset | post_send\n");
     for state in STATES {
         let mut row = format!("{:<7}", format!("{state:?}"));
-        let mut cell = |width: usize, step: &dyn Fn(&mut RcQp) -> Result<(), ibex_proto::BadTransition>| {
+        let mut cell = |width: usize, step: &dyn Fn(&mut Qp) -> Result<(), ibex_proto::BadTransition>| {
             let mut qp = in_state(state);
             let text = match step(&mut qp) {
                 Ok(()) => format!("{:?}", qp.state()),
