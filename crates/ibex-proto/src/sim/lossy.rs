@@ -81,7 +81,7 @@ pub fn run_unreliable(seed: u64, qp_type: QpType, limits: &Limits) -> Result<Rep
         let wqe = SendWqe { cookie: 0, op, len: len as u32, signaled: true, fence: false, solicited };
         messages.insert(imm, Message { payload: payload.clone(), opcode, solicited });
         posted.push(world.try_post(0, wqe, payload).map_err(|error| format!("message {number}: {error}"))?);
-        if rng.one_in(3) || posted.len() as u32 % depth == 0 {
+        if rng.one_in(3) || (posted.len() as u32).is_multiple_of(depth) {
             world.run(DEADLINE);
         } else {
             world.drain();
