@@ -10,9 +10,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ibex_sys::{
-    IBV_ATOMIC_GLOB, IBV_DEVICE_CURR_QP_STATE_MOD, IBV_DEVICE_RC_RNR_NAK_GEN, IBV_DEVICE_SYS_IMAGE_GUID,
-    IBV_LINK_LAYER_ETHERNET, IBV_MTU_4096, IBV_PORT_ACTIVE, IBV_PORT_IP_BASED_GIDS, IBV_QPF_GRH_REQUIRED,
-    ibv_device_attr, ibv_event_type, ibv_mtu, ibv_port_attr,
+    IBV_ATOMIC_GLOB, IBV_DEVICE_CURR_QP_STATE_MOD, IBV_DEVICE_RC_RNR_NAK_GEN, IBV_DEVICE_SRQ_RESIZE,
+    IBV_DEVICE_SYS_IMAGE_GUID, IBV_LINK_LAYER_ETHERNET, IBV_MTU_4096, IBV_PORT_ACTIVE,
+    IBV_PORT_IP_BASED_GIDS, IBV_QPF_GRH_REQUIRED, ibv_device_attr, ibv_event_type, ibv_mtu, ibv_port_attr,
 };
 
 use crate::cq::{CqName, MAX_CQE};
@@ -42,6 +42,8 @@ pub(crate) enum AsyncEvent {
     Cq(ibv_event_type, CqName),
     /// About a queue pair.
     Qp(ibv_event_type, usize),
+    /// About a shared receive queue.
+    Srq(ibv_event_type, usize),
     /// About the device.
     Device(ibv_event_type),
 }
@@ -140,6 +142,7 @@ pub(crate) fn attributes(address: IpAddr) -> ibv_device_attr {
         max_qp_wr: MAX_WR as i32,
         device_cap_flags: (IBV_DEVICE_CURR_QP_STATE_MOD
             | IBV_DEVICE_SYS_IMAGE_GUID
+            | IBV_DEVICE_SRQ_RESIZE
             | IBV_DEVICE_RC_RNR_NAK_GEN)
             .0,
         max_sge: MAX_SGE as i32,
@@ -153,6 +156,10 @@ pub(crate) fn attributes(address: IpAddr) -> ibv_device_attr {
         max_qp_init_rd_atom: i32::from(MAX_RD_ATOMIC),
         // Real atomic instructions on the host's memory: atomic with respect to the processors, too.
         atomic_cap: IBV_ATOMIC_GLOB,
+        max_ah: MANY,
+        max_srq: MANY,
+        max_srq_wr: MAX_WR as i32,
+        max_srq_sge: MAX_SGE as i32,
         max_pkeys: 1,
         // 4.096 µs · 2^15 = 134 ms: a process that is not scheduled answers no sooner.
         local_ca_ack_delay: 15,

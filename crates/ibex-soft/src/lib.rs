@@ -39,6 +39,7 @@
 //! More, for the link, in `net/config.rs`.
 
 pub mod abi;
+mod ah;
 mod cq;
 mod device;
 mod event;
@@ -48,5 +49,6 @@ mod net;
 mod nic;
 mod os;
 mod qp;
+mod srq;
 
 pub use abi::verbs;

@@ -19,7 +19,7 @@ use ibex_sys::{
 };
 
 use super::object::{Object, code, given, minus_one, panicked, pointer};
-use super::{cq, post, refuse};
+use super::{cq, post, refuse, srq};
 use crate::device::{self, AsyncQueue, Limits};
 use crate::event::EventQueue;
 use crate::mr::PdNumber;
@@ -207,7 +207,7 @@ fn extended(device: *mut ibv_device, async_fd: c_int) -> verbs_context {
         dealloc_mw: Some(refuse::dealloc_mw),
         poll_cq: Some(cq::poll_cq),
         req_notify_cq: Some(cq::req_notify_cq),
-        post_srq_recv: Some(refuse::post_srq_recv),
+        post_srq_recv: Some(srq::post_srq_recv),
         post_send: Some(post::post_send),
         post_recv: Some(post::post_recv),
         ..Default::default()

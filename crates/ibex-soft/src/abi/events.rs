@@ -1,6 +1,6 @@
 //! Asynchronous events: `ibv_get_async_event(3)`, `ibv_ack_async_event(3)`.
 //!
-//! Owns their C side. What raises them is [`crate::qp`]'s and [`crate::cq`]'s.
+//! Owns their C side. What raises them is [`crate::qp`]'s, [`crate::cq`]'s and [`crate::srq`]'s.
 //!
 //! # Safety
 //! As `object`. An event's name is the address of a live object: destroying one discards its undelivered events
@@ -12,12 +12,12 @@ use std::ffi::c_int;
 use ibex_sys::{
     IBV_EVENT_COMM_EST, IBV_EVENT_CQ_ERR, IBV_EVENT_PATH_MIG, IBV_EVENT_PATH_MIG_ERR,
     IBV_EVENT_QP_ACCESS_ERR, IBV_EVENT_QP_FATAL, IBV_EVENT_QP_LAST_WQE_REACHED, IBV_EVENT_QP_REQ_ERR,
-    IBV_EVENT_SQ_DRAINED, ibv_async_event, ibv_async_event_element, ibv_context,
+    IBV_EVENT_SQ_DRAINED, IBV_EVENT_SRQ_ERR, IBV_EVENT_SRQ_LIMIT_REACHED, ibv_async_event, ibv_async_event_element, ibv_context,
 };
 
 use super::context::{Shared, shared};
 use super::object::{code, given, minus_one, named};
-use super::{cq, qp};
+use super::{cq, qp, srq};
 use crate::device::AsyncEvent;
 use crate::nic;
 use crate::os::watch;
@@ -50,6 +50,7 @@ pub unsafe extern "C" fn ibv_get_async_event(
         let (kind, element) = match found {
             AsyncEvent::Cq(kind, name) => (kind, ibv_async_event_element { cq: named(name) }),
             AsyncEvent::Qp(kind, name) => (kind, ibv_async_event_element { qp: named(name) }),
+            AsyncEvent::Srq(kind, name) => (kind, ibv_async_event_element { srq: named(name) }),
             // The manual: without an object, except for events of a port.
             AsyncEvent::Device(kind) => (kind, ibv_async_event_element { port_num: 0 }),
         };
@@ -72,6 +73,12 @@ fn take(shared: &Shared) -> Option<AsyncEvent> {
             // SAFETY: as above.
             if let Ok(inside) = unsafe { qp::inside(named(name)) } {
                 inside.qp.async_events.deliver();
+            }
+        }
+        AsyncEvent::Srq(_, name) => {
+            // SAFETY: as above.
+            if let Ok(inside) = unsafe { srq::inside(named(name)) } {
+                inside.srq.async_events.deliver();
             }
         }
         AsyncEvent::Device(_) => {}
@@ -105,6 +112,12 @@ pub unsafe extern "C" fn ibv_ack_async_event(event: *mut ibv_async_event) {
                 let about = unsafe { event.element.qp };
                 // SAFETY: as above.
                 unsafe { qp::inside(about) }?.qp.async_events.ack(1);
+            }
+            IBV_EVENT_SRQ_ERR | IBV_EVENT_SRQ_LIMIT_REACHED => {
+                // SAFETY: this member is in force for these types.
+                let about = unsafe { event.element.srq };
+                // SAFETY: as above.
+                unsafe { srq::inside(about) }?.srq.async_events.ack(1);
             }
             _ => {}
         }

@@ -12,6 +12,8 @@
 //! | `pd` | protection domains and memory regions |
 //! | `cq` | completion channels and queues |
 //! | `qp` | queue pairs |
+//! | `srq` | shared receive queues |
+//! | `ah` | address handles |
 //! | `post` | posting |
 //! | `events` | asynchronous events |
 //! | `text` | names, rates, sysfs |
@@ -21,6 +23,7 @@
 //! Functions trust their C caller as far as their manual lets them: pointers are those given out earlier and not yet given
 //! back, buffers have the sizes said. Null is refused where it is no legal value.
 
+mod ah;
 mod context;
 mod cq;
 mod events;
@@ -30,8 +33,10 @@ mod pd;
 mod post;
 mod qp;
 mod refuse;
+mod srq;
 mod text;
 
+pub use ah::*;
 pub use context::*;
 pub use cq::*;
 pub use events::*;
@@ -39,6 +44,7 @@ pub use gid::*;
 pub use pd::*;
 pub use qp::*;
 pub use refuse::*;
+pub use srq::*;
 pub use text::*;
 
 use ibex_sys::Verbs;

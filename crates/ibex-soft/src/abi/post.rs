@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
+use std::net::IpAddr;
 
 use ibex_proto::SendOp;
 use ibex_sys::{
@@ -15,11 +16,12 @@ use ibex_sys::{
     IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_WR_RDMA_READ, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_WRITE_WITH_IMM,
     IBV_WR_SEND, IBV_WR_SEND_WITH_IMM, ibv_qp, ibv_recv_wr, ibv_send_wr, ibv_sge,
 };
-use ibex_wire::Rkey;
+use ibex_wire::{Qkey, Qpn, Rkey};
 
 use super::object::code;
-use super::qp;
+use super::{ah, qp};
 use crate::memory;
+use crate::mr::PdNumber;
 use crate::qp::{MAX_SGE, Payload, Poster, SendRequest};
 
 /// `ibv_post_send(3)`. Requests before the one that fails are carried out.
@@ -80,7 +82,7 @@ pub(super) unsafe extern "C" fn post_recv(
 }
 
 /// Tells the program which request failed.
-fn report<T>(bad: *mut *mut T, wr: *mut T) {
+pub(super) fn report<T>(bad: *mut *mut T, wr: *mut T) {
     if !bad.is_null() {
         // SAFETY: the manual wants it writable.
         unsafe { *bad = wr }
@@ -88,7 +90,7 @@ fn report<T>(bad: *mut *mut T, wr: *mut T) {
 }
 
 /// A request's scatter/gather list.
-fn list<'a>(first: *const ibv_sge, count: c_int) -> Result<&'a [ibv_sge], i32> {
+pub(super) fn list<'a>(first: *const ibv_sge, count: c_int) -> Result<&'a [ibv_sge], i32> {
     let count = usize::try_from(count).map_err(|_| libc::EINVAL)?;
     if count == 0 {
         return Ok(&[]);
@@ -107,7 +109,10 @@ fn list<'a>(first: *const ibv_sge, count: c_int) -> Result<&'a [ibv_sge], i32> {
 fn send(poster: &mut Poster<'_>, wr: &ibv_send_wr) -> Result<(), i32> {
     let flag = |bit: ibex_sys::ibv_send_flags| wr.send_flags & bit.0 != 0;
     let sges = list(wr.sg_list, wr.num_sge)?;
-    let op = operation(wr, sges)?;
+    let (op, to) = match poster.datagrams() {
+        Some(domain) => datagram(wr, domain).map(|(op, to)| (op, Some(to)))?,
+        None => (operation(wr, sges)?, None),
+    };
     let copy = |out: &mut [u8]| copy_inline(sges, out);
     let payload = if flag(IBV_SEND_INLINE) {
         if op.awaits_data() {
@@ -122,11 +127,34 @@ fn send(poster: &mut Poster<'_>, wr: &ibv_send_wr) -> Result<(), i32> {
     poster.send(&SendRequest {
         wr_id: wr.wr_id,
         op,
+        to,
         payload,
         signaled: flag(IBV_SEND_SIGNALED),
         fence: flag(IBV_SEND_FENCE),
         solicited: flag(IBV_SEND_SOLICITED),
     })
+}
+
+/// The datagram a request asks for, and the address it goes to.
+///
+/// # Errors
+/// An errno: `EINVAL` for an opcode that datagrams do not have, without an address, or with one of another domain.
+fn datagram(wr: &ibv_send_wr, domain: PdNumber) -> Result<(SendOp, IpAddr), i32> {
+    let imm = match wr.opcode {
+        IBV_WR_SEND => None,
+        // SAFETY: every bit pattern is a number; both members cover the same bytes.
+        IBV_WR_SEND_WITH_IMM => Some(unsafe { wr.imm.imm_data }.to_ne_bytes()),
+        _ => return Err(libc::EINVAL),
+    };
+    // SAFETY: plain numbers and a pointer, in force for datagrams.
+    let to = unsafe { wr.wr.ud };
+    // SAFETY: null or alive (manual).
+    let ah = unsafe { ah::inside(to.ah) }?;
+    if ah.pd.number != domain || to.remote_qpn >> 24 != 0 {
+        return Err(libc::EINVAL);
+    }
+    let (remote_qpn, qkey) = (Qpn::new(to.remote_qpn), Qkey(to.remote_qkey));
+    Ok((SendOp::Datagram { remote_qpn, qkey, address: 0, imm }, ah.address))
 }
 
 /// The operation a request asks for.

@@ -12,17 +12,18 @@ use std::sync::{Arc, PoisonError};
 
 use ibex_proto::Tuning;
 use ibex_sys::{
-    IBV_QP_STATE, IBV_QPS_RESET, IBV_QPT_RC, ibv_ece, ibv_gid, ibv_pd, ibv_qp, ibv_qp_attr, ibv_qp_attr_mask,
-    ibv_qp_cap, ibv_qp_ex, ibv_qp_init_attr, ibv_wr_opcode,
+    IBV_QP_STATE, IBV_QPS_RESET, IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD, ibv_ece, ibv_gid, ibv_pd, ibv_qp,
+    ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_cap, ibv_qp_ex, ibv_qp_init_attr, ibv_srq, ibv_wr_opcode,
 };
 
 use super::context::Shared;
 use super::object::{Object, Room, code, given, pointer};
 use super::pd::{self, Pd};
-use super::{cq, refuse};
+use super::{cq, refuse, srq};
 use crate::device::{self, AsyncEvent};
 use crate::nic::Nic;
 use crate::qp::{MAX_INLINE, MAX_SGE, MAX_WR, Parts, Qp};
+use crate::srq::Srq;
 
 /// The inside of a queue pair.
 pub(super) struct QpInside {
@@ -52,6 +53,18 @@ fn possible(cap: &ibv_qp_cap) -> bool {
         && cap.max_inline_data <= MAX_INLINE
 }
 
+/// The shared receive queue asked for, if one is.
+///
+/// # Safety
+/// `srq` is null or alive.
+unsafe fn shared_queue(srq: *mut ibv_srq) -> Result<Option<Arc<Srq>>, i32> {
+    if srq.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    Ok(Some(unsafe { srq::inside(srq) }?.srq.clone()))
+}
+
 /// The choices of the transport for queue pairs of this NIC.
 fn tuning(nic: &Nic) -> Tuning {
     // The peer's buffer is taken to be like ours. The kernel charges a packet with its bookkeeping, a fifth of it at most;
@@ -73,9 +86,15 @@ pub unsafe extern "C" fn ibv_create_qp(pd: *mut ibv_pd, init: *mut ibv_qp_init_a
         let shared = &domain.shared;
         let nic = shared.nic()?;
         // SAFETY: the caller's promise.
-        let asked = unsafe { given(init)?.read() };
-        if asked.qp_type != IBV_QPT_RC || !asked.srq.is_null() {
+        let mut asked = unsafe { given(init)?.read() };
+        if ![IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD].contains(&asked.qp_type) {
             return Err(libc::EOPNOTSUPP);
+        }
+        // SAFETY: the caller's promise.
+        let srq = unsafe { shared_queue(asked.srq) }?;
+        if srq.is_some() {
+            // The manual: not looked at then; there is no receive queue that could have these sizes.
+            (asked.cap.max_recv_wr, asked.cap.max_recv_sge) = (0, 0);
         }
         if !possible(&asked.cap) {
             return Err(libc::EINVAL);
@@ -88,11 +107,14 @@ pub unsafe extern "C" fn ibv_create_qp(pd: *mut ibv_pd, init: *mut ibv_qp_init_a
         let num = nic.wire.alloc_qpn().map_err(|error| error.errno())?;
         let qp = Arc::new(Qp::new(Parts {
             num,
+            service: asked.qp_type,
+            own: nic.wire.address(),
             name: room.name(),
             pd: domain.number,
             events: shared.events.clone(),
             send_cq,
             recv_cq,
+            srq,
             cap: asked.cap,
             sq_sig_all: asked.sq_sig_all != 0,
             tuning: tuning(nic),
@@ -108,12 +130,15 @@ pub unsafe extern "C" fn ibv_create_qp(pd: *mut ibv_pd, init: *mut ibv_qp_init_a
             pd,
             send_cq: asked.send_cq,
             recv_cq: asked.recv_cq,
+            srq: asked.srq,
             handle: num,
             qp_num: num,
             state: IBV_QPS_RESET,
             qp_type: asked.qp_type,
             ..Default::default()
         };
+        // SAFETY: the caller's promise; these are the sizes granted.
+        unsafe { (*init).cap = asked.cap }
         Ok(room.publish(public, QpInside { shared: shared.clone(), qp, pd: domain.clone() }))
     })
 }
@@ -141,7 +166,7 @@ pub unsafe extern "C" fn ibv_modify_qp(qp: *mut ibv_qp, attr: *mut ibv_qp_attr, 
 }
 
 /// The bytes of a GID.
-fn raw(gid: &ibv_gid) -> [u8; 16] {
+pub(super) fn raw(gid: &ibv_gid) -> [u8; 16] {
     // SAFETY: every bit pattern is one of sixteen bytes, and all members of the union cover them.
     unsafe { gid.raw }
 }

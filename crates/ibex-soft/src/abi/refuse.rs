@@ -9,8 +9,7 @@
 use std::ffi::{c_int, c_void};
 
 use ibex_sys::{
-    ibv_ah, ibv_ah_attr, ibv_context, ibv_dm, ibv_gid, ibv_grh, ibv_mr, ibv_mw, ibv_mw_bind, ibv_pd, ibv_qp,
-    ibv_recv_wr, ibv_srq, ibv_srq_attr, ibv_srq_init_attr, ibv_wc,
+    ibv_ah_attr, ibv_context, ibv_dm, ibv_gid, ibv_mr, ibv_mw, ibv_mw_bind, ibv_pd, ibv_qp,
 };
 
 use crate::os::set_errno;
@@ -19,12 +18,6 @@ use crate::os::set_errno;
 pub(super) fn errno() -> c_int {
     set_errno(libc::EOPNOTSUPP);
     libc::EOPNOTSUPP
-}
-
-/// Refuses by the convention "−1 with errno".
-fn minus_one() -> c_int {
-    set_errno(libc::EOPNOTSUPP);
-    -1
 }
 
 /// Refuses by the convention "a null pointer with errno".
@@ -51,22 +44,11 @@ refusals! {
     errno {
         bind_mw(*mut ibv_qp, *mut ibv_mw, *mut ibv_mw_bind) -> c_int;
         dealloc_mw(*mut ibv_mw) -> c_int;
-        post_srq_recv(*mut ibv_srq, *mut ibv_recv_wr, *mut *mut ibv_recv_wr) -> c_int;
-        ibv_modify_srq(*mut ibv_srq, *mut ibv_srq_attr, c_int) -> c_int;
-        ibv_query_srq(*mut ibv_srq, *mut ibv_srq_attr) -> c_int;
-        ibv_destroy_srq(*mut ibv_srq) -> c_int;
-        ibv_destroy_ah(*mut ibv_ah) -> c_int;
         ibv_attach_mcast(*mut ibv_qp, *const ibv_gid, u16) -> c_int;
         ibv_detach_mcast(*mut ibv_qp, *const ibv_gid, u16) -> c_int;
         ibv_resolve_eth_l2_from_gid(*mut ibv_context, *mut ibv_ah_attr, *mut u8, *mut u16) -> c_int;
     }
-    minus_one {
-        ibv_init_ah_from_wc(*mut ibv_context, u8, *mut ibv_wc, *mut ibv_grh, *mut ibv_ah_attr) -> c_int;
-    }
     null {
-        ibv_create_srq(*mut ibv_pd, *mut ibv_srq_init_attr) -> *mut ibv_srq;
-        ibv_create_ah(*mut ibv_pd, *mut ibv_ah_attr) -> *mut ibv_ah;
-        ibv_create_ah_from_wc(*mut ibv_pd, *mut ibv_wc, *mut ibv_grh, u8) -> *mut ibv_ah;
         ibv_import_device(c_int) -> *mut ibv_context;
         ibv_import_pd(*mut ibv_context, u32) -> *mut ibv_pd;
         ibv_import_mr(*mut ibv_pd, u32) -> *mut ibv_mr;

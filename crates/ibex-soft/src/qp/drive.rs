@@ -7,14 +7,15 @@ use std::net::IpAddr;
 
 use ibex_proto::{Completion, Event, Nanos, QpState, RecvCompletion, SendCompletion, WcStatus};
 use ibex_sys::{
-    IBV_EVENT_COMM_EST, IBV_EVENT_QP_ACCESS_ERR, IBV_EVENT_QP_FATAL, IBV_EVENT_QP_REQ_ERR,
-    IBV_EVENT_SQ_DRAINED, IBV_WC_RECV, IBV_WC_WITH_IMM, IBV_WC_WITH_INV, IBV_WC_WR_FLUSH_ERR, ibv_wc,
-    ibv_wc_imm, ibv_wc_opcode, ibv_wc_status,
+    IBV_EVENT_COMM_EST, IBV_EVENT_QP_ACCESS_ERR, IBV_EVENT_QP_FATAL, IBV_EVENT_QP_LAST_WQE_REACHED,
+    IBV_EVENT_QP_REQ_ERR, IBV_EVENT_SQ_DRAINED, IBV_WC_GRH, IBV_WC_RECV, IBV_WC_WITH_IMM, IBV_WC_WITH_INV,
+    IBV_WC_WR_FLUSH_ERR, ibv_wc, ibv_wc_imm, ibv_wc_opcode, ibv_wc_status,
 };
-use ibex_wire::Packet;
+use ibex_wire::{ICRC_LEN, Packet};
 
 use super::hands::Hands;
 use super::{Inner, Qp};
+use crate::ah;
 use crate::cq::{Cq, Overflow};
 use crate::device::AsyncEvent;
 use crate::mr::MrTable;
@@ -24,6 +25,18 @@ use crate::nic::Nic;
 /// Packets for one queue pair in one round up to which it looks like a conversation, where an answer is likely to be
 /// posted; more looks like a stream, whose sender should have its acknowledgement.
 const LATENCY_PACKETS: u32 = 2;
+
+/// Bytes of a UDP header.
+const UDP_HEADER: usize = 8;
+
+/// Bytes of the UDP datagram that a packet came in, its header included.
+fn udp_len(packet: &Packet<'_>) -> u16 {
+    let bth = packet.bth();
+    let bytes =
+        UDP_HEADER + bth.opcode.header_len() + packet.payload().len() + usize::from(bth.pad) + ICRC_LEN;
+    // No packet of the link's is as long as 64 KiB.
+    u16::try_from(bytes).unwrap_or(u16::MAX)
+}
 
 impl Qp {
     /// Takes in one packet; [`Qp::drive_with`] must follow, if only after a batch. False if it was not for this queue
@@ -40,7 +53,12 @@ impl Qp {
             return false;
         }
         let mut hands = Hands { mrs, pd: self.pd, send: &inner.send, recv: &mut inner.recv };
-        inner.proto.handle_packet(now, packet, &mut hands);
+        if self.is_datagram() {
+            let grh = ah::write_header(source, self.own, udp_len(packet));
+            inner.proto.handle_datagram(now, packet, &grh, &mut hands);
+        } else {
+            inner.proto.handle_packet(now, packet, &mut hands);
+        }
         inner.packets += 1;
         true
     }
@@ -122,7 +140,13 @@ impl Qp {
             while let Some(event) = inner.proto.poll_event() {
                 self.report(match event {
                     Event::CommEst => IBV_EVENT_COMM_EST,
-                    Event::SqDrained => IBV_EVENT_SQ_DRAINED,
+                    Event::SqDrained => {
+                        inner.draining = false;
+                        if inner.attr.en_sqd_async_notify == 0 {
+                            continue;
+                        }
+                        IBV_EVENT_SQ_DRAINED
+                    }
                     Event::QpReqErr => IBV_EVENT_QP_REQ_ERR,
                     Event::QpAccessErr => IBV_EVENT_QP_ACCESS_ERR,
                     Event::QpFatal => IBV_EVENT_QP_FATAL,
@@ -144,10 +168,13 @@ impl Qp {
     }
 
     fn transmit(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch, now: Nanos) {
-        let Some(peer) = inner.peer else { return };
         if !inner.proto.wants_transmit() {
             return;
         }
+        let Some(peer) = inner.peer else {
+            self.transmit_datagrams(nic, mrs, inner, tx, now);
+            return;
+        };
         let proto = &mut inner.proto;
         let mut hands = Hands { mrs, pd: self.pd, send: &inner.send, recv: &mut inner.recv };
         if proto.owes_only_ack() && peer.address == nic.wire.address() {
@@ -161,6 +188,20 @@ impl Qp {
         while tx.push(&nic.wire, peer, |buf| {
             proto.poll_transmit(now, &mut hands, buf).map_or(0, |packet| packet.len)
         }) {}
+    }
+
+    /// [`Qp::transmit`] where each packet has a destination of its own.
+    fn transmit_datagrams(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch, now: Nanos) {
+        let Inner { proto, send, recv, .. } = inner;
+        let mut hands = Hands { mrs, pd: self.pd, send, recv };
+        while let Some(to) = proto.next_address().and_then(|cookie| hands.send.peer(cookie)) {
+            let pushed = tx.push(&nic.wire, to, |buf| {
+                proto.poll_transmit(now, &mut hands, buf).map_or(0, |packet| packet.len)
+            });
+            if !pushed {
+                break;
+            }
+        }
     }
 
     /// Moves completions to their queues; true if one was lost.
@@ -206,6 +247,9 @@ impl Qp {
             src_qp: done.src_qpn.get(),
             ..Default::default()
         };
+        if done.grh {
+            entry.wc_flags |= IBV_WC_GRH.0;
+        }
         if let Some(imm) = done.imm {
             entry.imm = ibv_wc_imm { imm_data: u32::from_ne_bytes(imm) };
             entry.wc_flags |= IBV_WC_WITH_IMM.0;
@@ -219,9 +263,17 @@ impl Qp {
             .map_err(|overflow| (overflow, &*self.recv_cq))
     }
 
-    /// In ERR, completes the receive requests the transport has not taken.
+    /// In ERR, completes the receive requests the transport has not taken. Those of a shared receive queue stay there for
+    /// others: the program learns that no more will be taken, once what was taken has completed.
     fn flush_receives(&self, inner: &mut Inner) {
         if inner.proto.state() != QpState::Err {
+            return;
+        }
+        if inner.recv.is_shared() {
+            if !inner.last_wqe_told {
+                inner.last_wqe_told = true;
+                self.report(IBV_EVENT_QP_LAST_WQE_REACHED);
+            }
             return;
         }
         while let Some(cookie) = inner.recv.take() {

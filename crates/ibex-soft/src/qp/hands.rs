@@ -99,10 +99,18 @@ impl Host for Hands<'_> {
     fn place(&mut self, cookie: u64, offset: u32, data: &[u8], last: bool) -> Result<(), LocalFault> {
         let list = self.recv.list(cookie);
         let len = data.len();
-        stretches(self.mrs, self.pd, list, offset, len, true, |memory, at, range| {
-            let ends = last && range.end == len;
-            memory.write(at, &data[range], ends);
-        })
+        stretches(
+            self.mrs,
+            self.recv.pd().unwrap_or(self.pd),
+            list,
+            offset,
+            len,
+            true,
+            |memory, at, range| {
+                let ends = last && range.end == len;
+                memory.write(at, &data[range], ends);
+            },
+        )
     }
 
     fn check_remote(

@@ -1,6 +1,6 @@
 //! Queue pairs: attributes, states, queues, around the transport's state machine.
 //!
-//! Owns one reliable connection each: what `ibv_modify_qp(3)` and `ibv_query_qp(3)` change and show, posting, and the
+//! Owns what `ibv_modify_qp(3)` and `ibv_query_qp(3)` change and show, posting, and the
 //! error states as the program sees them. Does not own the protocol (`ibex-proto`), nor packets on their way
 //! ([`crate::net`]), nor when a queue pair is driven ([`crate::nic`]).
 //!
@@ -32,11 +32,12 @@ use ibex_proto::{
     ack_timeout,
 };
 use ibex_sys::{
-    IBV_QP_ACCESS_FLAGS, IBV_QP_AV, IBV_QP_MIN_RNR_TIMER, IBV_QP_PORT, IBV_QPS_ERR, IBV_QPS_INIT,
-    IBV_QPS_RESET, IBV_QPS_RTR, IBV_QPS_RTS, IBV_QPS_SQD, IBV_QPT_RC, ibv_qp_attr, ibv_qp_attr_mask,
-    ibv_qp_cap, ibv_qp_state,
+    IBV_QP_ACCESS_FLAGS, IBV_QP_AV, IBV_QP_EN_SQD_ASYNC_NOTIFY, IBV_QP_MIN_RNR_TIMER, IBV_QP_PORT,
+    IBV_QP_QKEY, IBV_QPS_ERR, IBV_QPS_INIT, IBV_QPS_RESET, IBV_QPS_RTR, IBV_QPS_RTS, IBV_QPS_SQD,
+    IBV_QPS_SQE, IBV_QPT_UC, IBV_QPT_UD, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_cap, ibv_qp_state,
+    ibv_qp_type,
 };
-use ibex_wire::{Mtu, Pkey, Psn, Qpn};
+use ibex_wire::{Mtu, Pkey, Psn, Qkey, Qpn};
 
 use crate::cq::Cq;
 use crate::device::{AsyncEvent, AsyncQueue, Limits};
@@ -44,6 +45,7 @@ use crate::event::Unacked;
 use crate::mr::{PdNumber, access};
 use crate::net::Peer;
 use crate::nic::Nic;
+use crate::srq::Srq;
 
 pub(crate) use post::{Poster, SendRequest};
 pub(crate) use queue::{MAX_INLINE, MAX_SGE, MAX_WR, Payload, RecvQueue, SendQueue};
@@ -53,6 +55,10 @@ pub(crate) use transition::{Limits as TransitionLimits, Refusal};
 pub(crate) struct Parts {
     /// Its number.
     pub(crate) num: u32,
+    /// RC, UC or UD.
+    pub(crate) service: ibv_qp_type,
+    /// The device's address.
+    pub(crate) own: IpAddr,
     /// The address of the program's `ibv_qp`, as asynchronous events name it.
     pub(crate) name: usize,
     /// Its protection domain.
@@ -63,6 +69,8 @@ pub(crate) struct Parts {
     pub(crate) send_cq: Arc<Cq>,
     /// Where its receive completions go.
     pub(crate) recv_cq: Arc<Cq>,
+    /// Where its receive requests come from, if not from a queue of its own.
+    pub(crate) srq: Option<Arc<Srq>>,
     /// Sizes; already checked against the device's limits.
     pub(crate) cap: ibv_qp_cap,
     /// Every send request gives a completion.
@@ -74,6 +82,8 @@ pub(crate) struct Parts {
 /// A queue pair.
 pub(crate) struct Qp {
     pub(crate) num: u32,
+    service: ibv_qp_type,
+    own: IpAddr,
     pub(crate) name: usize,
     pub(crate) pd: PdNumber,
     pub(crate) sq_sig_all: bool,
@@ -93,6 +103,10 @@ pub(crate) struct Inner {
     proto: Transport,
     send: SendQueue,
     recv: RecvQueue,
+    /// In ERR: the program knows that no more requests of the shared receive queue will be taken.
+    last_wqe_told: bool,
+    /// In SQD: requests begun have not finished yet.
+    draining: bool,
     peer: Option<Peer>,
     /// Packets taken in since it was driven.
     packets: u32,
@@ -116,11 +130,22 @@ impl Qp {
             sq_depth: cap.max_send_wr.max(1),
             tuning: parts.tuning,
         };
+        let transport = match parts.service {
+            IBV_QPT_UC => QpType::Uc,
+            IBV_QPT_UD => QpType::Ud,
+            _ => QpType::Rc,
+        };
+        let send = SendQueue::new(cap.max_send_wr, cap.max_send_sge, cap.max_inline_data);
         let inner = Inner {
             attr: ibv_qp_attr { cap, ..Default::default() },
-            proto: Transport::new(QpType::Rc, caps),
-            send: SendQueue::new(cap.max_send_wr, cap.max_send_sge, cap.max_inline_data),
-            recv: RecvQueue::new(cap.max_recv_wr, cap.max_recv_sge),
+            proto: Transport::new(transport, caps),
+            send: if transport == QpType::Ud { send.of_datagrams() } else { send },
+            recv: match parts.srq {
+                Some(srq) => RecvQueue::shared(srq),
+                None => RecvQueue::new(cap.max_recv_wr, cap.max_recv_sge),
+            },
+            last_wqe_told: false,
+            draining: false,
             peer: None,
             packets: 0,
             dirty: false,
@@ -129,6 +154,8 @@ impl Qp {
         };
         Qp {
             num: parts.num,
+            service: parts.service,
+            own: parts.own,
             name: parts.name,
             pd: parts.pd,
             sq_sig_all: parts.sq_sig_all,
@@ -176,7 +203,7 @@ impl Qp {
             self.drive(nic, &mrs, &mut inner);
         }
         let from = inner.state();
-        let to = transition::check(IBV_QPT_RC, from, attr, mask, &limits.transition())
+        let to = transition::check(self.service, from, attr, mask, &limits.transition())
             .map_err(|_: Refusal| libc::EINVAL)?;
         if mask.contains(IBV_QP_AV) && address.is_none() {
             return Err(libc::EINVAL);
@@ -192,6 +219,10 @@ impl Qp {
             return Ok(to);
         }
         transition::apply(&mut inner.attr, attr, mask);
+        if to == IBV_QPS_RTR && self.is_datagram() {
+            // Not an attribute of datagrams: their longest is the port's.
+            inner.attr.path_mtu = limits.mtu;
+        }
         if let (true, Some(address)) = (mask.contains(IBV_QP_AV), address) {
             let peer = Peer { address, qpn: inner.attr.dest_qp_num };
             inner.peer = Some(peer);
@@ -208,6 +239,7 @@ impl Qp {
         inner.proto.reset();
         inner.send.clear();
         inner.recv.clear();
+        (inner.last_wqe_told, inner.draining) = (false, false);
         inner.peer = None;
         self.forget_mate();
         inner.attr = ibv_qp_attr { cap: inner.attr.cap, ..Default::default() };
@@ -222,6 +254,7 @@ impl Qp {
         let mut attr = inner.attr;
         attr.qp_state = state;
         attr.cur_qp_state = state;
+        attr.sq_draining = u8::from(inner.draining);
         if state != IBV_QPS_RESET && state != IBV_QPS_INIT {
             attr.rq_psn = inner.proto.rq_psn().get();
             if state != IBV_QPS_RTR {
@@ -229,6 +262,11 @@ impl Qp {
             }
         }
         attr
+    }
+
+    /// Whether it is for datagrams, and not for a connection.
+    pub(crate) fn is_datagram(&self) -> bool {
+        self.service == IBV_QPT_UD
     }
 
     /// Reports something about this queue pair to its program.
@@ -251,7 +289,16 @@ impl Inner {
 
     /// Moves the transport. The table has admitted the transition, so that a refusal is a mistake of this device.
     fn step(&mut self, from: ibv_qp_state, to: ibv_qp_state, mask: ibv_qp_attr_mask) -> Result<(), i32> {
+        if from != to {
+            self.draining = false;
+        }
+        if to == IBV_QPS_SQD && from != to && !mask.contains(IBV_QP_EN_SQD_ASYNC_NOTIFY) {
+            self.attr.en_sqd_async_notify = 0;
+        }
         let attr = &self.attr;
+        if mask.contains(IBV_QP_QKEY) {
+            self.proto.set_qkey(Qkey(attr.qkey));
+        }
         let rights = remote_access(attr.qp_access_flags);
         let moved = match (from, to) {
             (_, IBV_QPS_ERR) => {
@@ -287,8 +334,12 @@ impl Inner {
                         rnr_retry: (attr.rnr_retry < 7).then_some(attr.rnr_retry),
                         max_rd_atomic: attr.max_rd_atomic,
                     }),
-                    (IBV_QPS_RTS, IBV_QPS_SQD) => self.proto.to_sqd(attr.en_sqd_async_notify != 0),
-                    (IBV_QPS_SQD, IBV_QPS_RTS) => self.proto.resume(),
+                    (IBV_QPS_RTS, IBV_QPS_SQD) => {
+                        self.draining = true;
+                        // Told here always; whether the program is told is decided then.
+                        self.proto.to_sqd(true)
+                    }
+                    (IBV_QPS_SQD | IBV_QPS_SQE, IBV_QPS_RTS) => self.proto.resume(),
                     _ => Ok(()),
                 }
             }
@@ -303,7 +354,7 @@ impl Inner {
 
     /// Whether a packet from `source` may be for this queue pair.
     pub(crate) fn accepts(&self, source: IpAddr) -> bool {
-        self.peer.is_some_and(|peer| peer.address == source)
+        (self.proto.qp_type() == QpType::Ud || self.peer.is_some_and(|peer| peer.address == source))
             && !matches!(self.proto.state(), QpState::Reset | QpState::Init)
     }
 }

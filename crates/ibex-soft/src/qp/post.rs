@@ -4,6 +4,7 @@
 //! of requests costs them once. What can only be found out while a request is carried out (keys, bounds, the peer's
 //! rights) comes as its completion.
 
+use std::net::IpAddr;
 use std::sync::{MutexGuard, RwLockReadGuard};
 
 use ibex_proto::{PostError, QpState, SendOp, SendWqe};
@@ -13,14 +14,18 @@ use super::direct::Ends;
 use super::queue::Payload;
 use super::{Inner, Qp, hands};
 use crate::device::MAX_MESSAGE;
-use crate::mr::MrTable;
+use crate::mr::{MrTable, PdNumber};
+use crate::net::Peer;
 use crate::nic::{Nic, QpTable};
 
 /// A send request, its payload still in the program's hands.
 #[derive(Clone, Copy)]
 pub(crate) struct SendRequest<'a> {
     pub(crate) wr_id: u64,
+    /// Of a datagram, the poster fills in the address.
     pub(crate) op: SendOp,
+    /// Where a datagram goes; nothing on connections.
+    pub(crate) to: Option<IpAddr>,
     pub(crate) payload: Payload<'a>,
     pub(crate) signaled: bool,
     pub(crate) fence: bool,
@@ -75,6 +80,11 @@ impl Qp {
 }
 
 impl Poster<'_> {
+    /// For datagrams, the domain that addresses have to be of; `None` on connections.
+    pub(crate) fn datagrams(&self) -> Option<PdNumber> {
+        self.qp.is_datagram().then_some(self.qp.pd)
+    }
+
     /// Adds a request to the send queue.
     ///
     /// # Errors
@@ -104,9 +114,15 @@ impl Poster<'_> {
         {
             return Ok(());
         }
+        let mut op = request.op;
+        if let (SendOp::Datagram { remote_qpn, address, .. }, Some(to)) = (&mut op, request.to) {
+            // The address stands beside the request: the program may destroy its handle when the datagram has been sent.
+            *address = cookie;
+            inner.send.direct(cookie, Peer { address: to, qpn: remote_qpn.get() });
+        }
         let wqe = SendWqe {
             cookie,
-            op: request.op,
+            op,
             len,
             signaled: request.signaled || self.qp.sq_sig_all,
             fence: request.fence,
@@ -139,7 +155,8 @@ impl RecvPoster<'_> {
     /// Adds a request to the receive queue.
     ///
     /// # Errors
-    /// An errno: `EINVAL` in RESET or for a list beyond the limit; `ENOMEM` if the queue is full.
+    /// An errno: `EINVAL` in RESET, with a shared receive queue, or for a list beyond the limit; `ENOMEM` if the queue is
+    /// full.
     pub(crate) fn recv(&mut self, wr_id: u64, list: &[ibv_sge]) -> Result<(), i32> {
         if self.inner.proto.state() == QpState::Reset {
             return Err(libc::EINVAL);

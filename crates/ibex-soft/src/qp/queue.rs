@@ -4,10 +4,14 @@
 //! pair is created. Does not own execution (`ibex-proto`) nor access to memory ([`super::hands`]).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ibex_sys::ibv_sge;
 
 use crate::cq::Unpolled;
+use crate::mr::PdNumber;
+use crate::net::Peer;
+use crate::srq::Srq;
 
 /// Most bytes a send request can carry inline.
 pub(crate) const MAX_INLINE: u32 = 512;
@@ -42,6 +46,8 @@ pub(crate) struct SendQueue {
     slots: Box<[SendSlot]>,
     sges: Box<[ibv_sge]>,
     inline: Box<[u8]>,
+    /// Where each datagram goes; empty for connections.
+    peers: Box<[Option<Peer>]>,
     max_sge: usize,
     max_inline: usize,
     /// Slot of the next request.
@@ -59,12 +65,31 @@ impl SendQueue {
             slots: vec![SendSlot::default(); depth].into_boxed_slice(),
             sges: vec![ibv_sge::default(); depth * max_sge].into_boxed_slice(),
             inline: vec![0; depth * max_inline].into_boxed_slice(),
+            peers: Box::default(),
             max_sge,
             max_inline,
             next: 0,
             used: 0,
             unpolled: Arc::default(),
         }
+    }
+
+    /// The same queue for datagrams, which have a destination each.
+    pub(crate) fn of_datagrams(self) -> SendQueue {
+        let peers = vec![None; self.slots.len()].into_boxed_slice();
+        SendQueue { peers, ..self }
+    }
+
+    /// Notes where the datagram goes that is about to be pushed into slot `cookie`.
+    pub(crate) fn direct(&mut self, cookie: u64, to: Peer) {
+        if let Some(peer) = self.peers.get_mut(cookie as usize) {
+            *peer = Some(to);
+        }
+    }
+
+    /// Where the datagram in a slot goes.
+    pub(crate) fn peer(&self, cookie: u64) -> Option<Peer> {
+        self.peers.get(cookie as usize).copied().flatten()
     }
 
     /// The slot that [`SendQueue::push`] would use; `None` if all are taken.
@@ -139,11 +164,12 @@ struct RecvSlot {
     sges: u32,
 }
 
-/// The receive queue's slots, used round and round.
+/// The receive queue's slots, used round and round. With a shared receive queue: what was taken from it and has not
+/// completed.
 #[derive(Debug)]
 pub(crate) struct RecvQueue {
-    slots: Box<[RecvSlot]>,
-    sges: Box<[ibv_sge]>,
+    slots: Vec<RecvSlot>,
+    sges: Vec<ibv_sge>,
     max_sge: usize,
     /// Slot of the next request posted.
     next: usize,
@@ -153,6 +179,15 @@ pub(crate) struct RecvQueue {
     waiting: usize,
     /// Requests that completed and whose completions wait: they still count.
     pub(crate) unpolled: Arc<Unpolled>,
+    shared: Option<Shared>,
+}
+
+/// The shared receive queue that requests come from.
+#[derive(Debug)]
+struct Shared {
+    srq: Arc<Srq>,
+    /// Slots that hold no request.
+    free: Vec<u32>,
 }
 
 impl RecvQueue {
@@ -160,22 +195,45 @@ impl RecvQueue {
     pub(crate) fn new(depth: u32, max_sge: u32) -> RecvQueue {
         let (depth, max_sge) = (depth as usize, max_sge as usize);
         RecvQueue {
-            slots: vec![RecvSlot::default(); depth].into_boxed_slice(),
-            sges: vec![ibv_sge::default(); depth * max_sge].into_boxed_slice(),
+            slots: vec![RecvSlot::default(); depth],
+            sges: vec![ibv_sge::default(); depth * max_sge],
             max_sge,
             next: 0,
             used: 0,
             waiting: 0,
             unpolled: Arc::default(),
+            shared: None,
         }
+    }
+
+    /// A queue pair's end of a shared receive queue.
+    pub(crate) fn shared(srq: Arc<Srq>) -> RecvQueue {
+        srq.users.fetch_add(1, Ordering::Relaxed);
+        let unpolled = srq.unpolled.clone();
+        let max_sge = srq.max_sge as u32;
+        let shared = Some(Shared { srq, free: Vec::new() });
+        let mut queue = RecvQueue::new(0, max_sge);
+        (queue.unpolled, queue.shared) = (unpolled, shared);
+        queue
+    }
+
+    /// Whether requests come from a shared receive queue, and are posted there only.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// The domain of the shared receive queue, which its lists are checked against; `None` if requests are the queue
+    /// pair's own.
+    pub(crate) fn pd(&self) -> Option<PdNumber> {
+        self.shared.as_ref().map(|shared| shared.srq.pd)
     }
 
     /// Posts a request.
     ///
     /// # Errors
-    /// An errno: `ENOMEM` if the queue is full, `EINVAL` if the list is too long.
+    /// An errno: `ENOMEM` if the queue is full, `EINVAL` if the list is too long or the queue is a shared one.
     pub(crate) fn push(&mut self, wr_id: u64, list: &[ibv_sge]) -> Result<(), i32> {
-        if list.len() > self.max_sge {
+        if list.len() > self.max_sge || self.is_shared() {
             return Err(libc::EINVAL);
         }
         if self.used + self.unpolled.count() >= self.slots.len() {
@@ -192,6 +250,9 @@ impl RecvQueue {
 
     /// Takes the oldest request that waits; returns its slot.
     pub(crate) fn take(&mut self) -> Option<u64> {
+        if self.is_shared() {
+            return self.take_shared();
+        }
         if self.waiting == 0 {
             return None;
         }
@@ -201,14 +262,48 @@ impl RecvQueue {
         Some(slot as u64)
     }
 
-    /// Puts back the request taken last, untouched: it is the oldest again.
-    pub(crate) fn put_back(&mut self, _cookie: u64) {
-        self.waiting += 1;
+    /// Takes the oldest request of the shared queue into a slot of our own. A few slots are enough: the transport holds one
+    /// request, and completions of others wait for the end of a receive round at most.
+    fn take_shared(&mut self) -> Option<u64> {
+        let RecvQueue { slots, sges, max_sge, shared: Some(shared), used, .. } = self else { return None };
+        let max_sge = *max_sge;
+        if shared.free.is_empty() {
+            let index = slots.len();
+            slots.push(RecvSlot::default());
+            sges.resize((index + 1) * max_sge, ibv_sge::default());
+            shared.free.push(index as u32);
+        }
+        let index = *shared.free.last()? as usize;
+        shared.srq.take(|wr_id, list| {
+            sges[index * max_sge..index * max_sge + list.len()].copy_from_slice(list);
+            slots[index] = RecvSlot { wr_id, sges: list.len() as u32 };
+        })?;
+        shared.free.pop();
+        *used += 1;
+        Some(index as u64)
+    }
+
+    /// Puts back the request taken last, untouched: it is taken next. To a shared queue, since this queue pair may not
+    /// need it for long.
+    pub(crate) fn put_back(&mut self, cookie: u64) {
+        let Some(shared) = &mut self.shared else {
+            self.waiting += 1;
+            return;
+        };
+        let slot = &self.slots[cookie as usize];
+        let at = cookie as usize * self.max_sge;
+        shared.srq.put_back(slot.wr_id, &self.sges[at..at + slot.sges as usize]);
+        shared.free.push(cookie as u32);
+        self.used -= 1;
     }
 
     /// Frees the slot of a completed request; returns its identifier.
     pub(crate) fn complete(&mut self, cookie: u64) -> u64 {
         self.used = self.used.saturating_sub(1);
+        if let Some(shared) = &mut self.shared {
+            shared.srq.complete(1);
+            shared.free.push(cookie as u32);
+        }
         self.slots[cookie as usize].wr_id
     }
 
@@ -221,9 +316,24 @@ impl RecvQueue {
 
     /// Forgets every request.
     pub(crate) fn clear(&mut self) {
+        if let Some(shared) = &mut self.shared {
+            // Requests that were taken are lost to the shared queue, as the specification has it.
+            shared.srq.complete(self.used);
+            shared.free.clear();
+            shared.free.extend(0..self.slots.len() as u32);
+        }
         self.next = 0;
         self.used = 0;
         self.waiting = 0;
+    }
+}
+
+impl Drop for RecvQueue {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.srq.complete(self.used);
+            shared.srq.users.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

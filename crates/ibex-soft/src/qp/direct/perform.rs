@@ -91,7 +91,7 @@ pub(super) fn perform(
         SendOp::Send { imm, inv: None } => {
             let cookie = theirs.recv.take()?;
             let list = theirs.recv.list(cookie);
-            let to = Bytes::List(List::new(mrs, target.pd, list));
+            let to = Bytes::List(List::new(mrs, theirs.recv.pd().unwrap_or(target.pd), list));
             if len > capacity(list) || !transfer(payload, to, len as usize) {
                 theirs.recv.put_back(cookie);
                 return None;
