@@ -4,14 +4,26 @@
 //! afterwards; a queue armed for any completion stays so when armed again for solicited ones; completions with an error
 //! count as solicited; one arming gives one event. Does not own waiting for events ([`crate::nic`]).
 //!
+//! | file | owns |
+//! |---|---|
+//! | `walk` | taking completions one by one, as the extended interface does |
+//! | `moderation` | events that wait for more completions or some time |
+//!
 //! Locks: a queue pair's lock may be held when one of these is taken, never the other way round.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+mod moderation;
+mod walk;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ibex_sys::{IBV_WC_SUCCESS, ibv_wc};
 
 use crate::event::{EventQueue, Unacked};
+use crate::os;
+
+pub(crate) use moderation::Moderation;
+pub(crate) use walk::{Gate, Walk};
 
 /// Most entries a completion queue can be created with.
 pub(crate) const MAX_CQE: u32 = 1 << 20;
@@ -50,15 +62,18 @@ impl Unpolled {
 
 /// A completion and the queue whose request it was of.
 #[derive(Clone, Debug, Default)]
-struct Entry {
-    wc: ibv_wc,
+pub(crate) struct Entry {
+    pub(crate) wc: ibv_wc,
+    /// When it completed, on the device's clock; 0 in a queue that takes no times.
+    pub(crate) time: u64,
     /// Left in place when the completion is taken, so that in a steady state no reference is counted.
     owner: Option<Arc<Unpolled>>,
 }
 
 impl Entry {
-    fn set(&mut self, wc: ibv_wc, owner: &Arc<Unpolled>) {
+    fn set(&mut self, wc: ibv_wc, time: u64, owner: &Arc<Unpolled>) {
         self.wc = wc;
+        self.time = time;
         if !self.owner.as_ref().is_some_and(|old| Arc::ptr_eq(old, owner)) {
             self.owner = Some(owner.clone());
         }
@@ -74,11 +89,19 @@ impl Entry {
 
 #[derive(Debug)]
 struct Ring {
+    /// `capacity` of them, and room for what a walk gives back.
     entries: Box<[Entry]>,
+    capacity: usize,
     head: usize,
     len: usize,
     armed: Armed,
     overflown: bool,
+    /// When an event for which the queue is armed is raised; `None`: at once.
+    moderation: Option<Box<Moderation>>,
+    /// Whether a walk took several completions the last time, and may not have moved to all of them.
+    lent: bool,
+    /// Queue pairs whose completions were removed since then.
+    purged: Vec<u32>,
 }
 
 /// A completion queue.
@@ -91,6 +114,10 @@ pub(crate) struct Cq {
     channel: Option<(Arc<Channel>, CqName)>,
     /// The address of the program's `ibv_cq`, for asynchronous events.
     pub(crate) name: CqName,
+    /// Whether completions are stamped with the time.
+    timed: bool,
+    /// Whether `Ring::purged` has something for a walk to see.
+    purges: AtomicBool,
     /// Queue pair ends attached (send and receive count one each): it cannot be destroyed before they are gone.
     pub(crate) users: AtomicU32,
     /// Completion events delivered and not acknowledged.
@@ -108,18 +135,29 @@ pub(crate) struct Overflow {
 }
 
 impl Cq {
-    /// A queue of `capacity` entries, named `name` in events.
-    pub(crate) fn new(capacity: u32, name: CqName, channel: Option<Arc<Channel>>) -> Cq {
+    /// A queue of `capacity` entries, named `name` in events; if `timed`, completions are stamped with the time.
+    pub(crate) fn new(capacity: u32, name: CqName, channel: Option<Arc<Channel>>, timed: bool) -> Cq {
         if let Some(channel) = &channel {
             channel.users.fetch_add(1, Ordering::Relaxed);
         }
-        let entries = vec![Entry::default(); capacity as usize].into_boxed_slice();
-        let ring = Ring { entries, head: 0, len: 0, armed: Armed::Not, overflown: false };
+        let ring = Ring {
+            entries: room(capacity),
+            capacity: capacity as usize,
+            head: 0,
+            len: 0,
+            armed: Armed::Not,
+            overflown: false,
+            moderation: None,
+            lent: false,
+            purged: Vec::new(),
+        };
         Cq {
             ring: Mutex::new(ring),
             waiting: AtomicUsize::new(0),
             channel: channel.map(|channel| (channel, name)),
             name,
+            timed,
+            purges: AtomicBool::new(false),
             users: AtomicU32::new(0),
             completion_events: Unacked::default(),
             async_events: Unacked::default(),
@@ -137,7 +175,7 @@ impl Cq {
         owner: &Arc<Unpolled>,
     ) -> Result<(), Overflow> {
         let mut ring = self.lock();
-        if ring.overflown || ring.len == ring.entries.len() {
+        if ring.overflown || ring.len >= ring.capacity {
             let first = !ring.overflown;
             ring.overflown = true;
             return Err(Overflow { first });
@@ -145,16 +183,22 @@ impl Cq {
         let at = ring.slot(ring.len);
         let weight =
             if solicited || completion.status != IBV_WC_SUCCESS { Armed::Solicited } else { Armed::Any };
-        ring.entries[at].set(completion, owner);
+        let time = if self.timed { os::clock_ns() } else { 0 };
+        ring.entries[at].set(completion, time, owner);
         ring.len += 1;
         self.waiting.store(ring.len, Ordering::Release);
-        if ring.armed >= weight {
-            ring.armed = Armed::Not;
-            if let Some((channel, name)) = &self.channel {
-                channel.events.push(*name);
-            }
+        if ring.armed >= weight && ring.is_time_for_event() {
+            self.raise(&mut ring);
         }
         Ok(())
+    }
+
+    /// Raises the event the queue is armed for.
+    fn raise(&self, ring: &mut Ring) {
+        ring.armed = Armed::Not;
+        if let Some((channel, name)) = &self.channel {
+            channel.events.push(*name);
+        }
     }
 
     /// Takes up to `most` completions, oldest first, giving each to `take`; returns how many.
@@ -195,12 +239,13 @@ impl Cq {
         if ring.len > capacity as usize {
             return Err(libc::EINVAL);
         }
-        let mut entries = vec![Entry::default(); capacity as usize].into_boxed_slice();
+        let mut entries = room(capacity);
         for (index, entry) in entries.iter_mut().enumerate().take(ring.len) {
             let at = ring.slot(index);
             std::mem::swap(entry, &mut ring.entries[at]);
         }
         ring.entries = entries;
+        ring.capacity = capacity as usize;
         ring.head = 0;
         Ok(())
     }
@@ -220,6 +265,10 @@ impl Cq {
         }
         ring.len = kept;
         self.waiting.store(kept, Ordering::Release);
+        if ring.lent {
+            ring.purged.push(qp_num);
+            self.purges.store(true, Ordering::Release);
+        }
     }
 
     /// Discards events that were raised and not delivered.
@@ -232,6 +281,11 @@ impl Cq {
     fn lock(&self) -> MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Memory for a queue of `capacity` entries.
+fn room(capacity: u32) -> Box<[Entry]> {
+    vec![Entry::default(); capacity as usize + walk::BATCH].into_boxed_slice()
 }
 
 impl Ring {

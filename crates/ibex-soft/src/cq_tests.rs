@@ -13,7 +13,7 @@ fn owner() -> Arc<Unpolled> {
 
 #[test]
 fn requests_count_as_outstanding_until_their_completion_is_polled() {
-    let (cq, mine, other) = (Cq::new(8, 1, None), owner(), owner());
+    let (cq, mine, other) = (Cq::new(8, 1, None, false), owner(), owner());
     for i in 0..4 {
         cq.push(entry(i), false, if i == 3 { &other } else { &mine }).unwrap();
     }
@@ -40,7 +40,7 @@ fn drain(cq: &Cq) -> Vec<u64> {
 
 #[test]
 fn completions_come_in_order_round_the_ring() {
-    let cq = Cq::new(4, 1, None);
+    let cq = Cq::new(4, 1, None, false);
     for round in 0..10u64 {
         for i in 0..3 {
             cq.push(entry(round * 3 + i), false, &owner()).unwrap();
@@ -51,7 +51,7 @@ fn completions_come_in_order_round_the_ring() {
 
 #[test]
 fn overflow_is_reported_once_as_the_first() {
-    let cq = Cq::new(2, 1, None);
+    let cq = Cq::new(2, 1, None, false);
     cq.push(entry(1), false, &owner()).unwrap();
     cq.push(entry(2), false, &owner()).unwrap();
     assert_eq!(cq.push(entry(3), false, &owner()), Err(Overflow { first: true }));
@@ -62,7 +62,7 @@ fn overflow_is_reported_once_as_the_first() {
 #[test]
 fn arming_follows_the_manual() {
     let channel = channel();
-    let cq = Cq::new(16, 77, Some(channel.clone()));
+    let cq = Cq::new(16, 77, Some(channel.clone()), false);
     cq.push(entry(1), true, &owner()).unwrap();
     assert!(!channel.events.is_ready(), "not armed");
     cq.arm(false);
@@ -92,7 +92,7 @@ fn arming_follows_the_manual() {
 
 #[test]
 fn resizing_and_purging_keep_the_rest_in_order() {
-    let cq = Cq::new(4, 1, None);
+    let cq = Cq::new(4, 1, None, false);
     cq.push(entry(0), false, &owner()).unwrap();
     assert_eq!(drain(&cq), vec![0]);
     for i in 1..=4 {

@@ -127,6 +127,24 @@ fn handler(function: extern "C" fn()) -> unsafe extern "C" fn() {
     function
 }
 
+/// The device's clock: nanoseconds of `CLOCK_MONOTONIC`, the same for all processes of a host.
+pub(crate) fn clock_ns() -> u64 {
+    read_clock(libc::CLOCK_MONOTONIC)
+}
+
+/// The time of day, in nanoseconds since 1970.
+pub(crate) fn wall_clock_ns() -> u64 {
+    read_clock(libc::CLOCK_REALTIME)
+}
+
+fn read_clock(clock: libc::clockid_t) -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a writable structure of the right type; these two clocks exist everywhere.
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
+    // 2^64 ns are 584 years.
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// Sets the calling thread's errno.
 pub(crate) fn set_errno(code: i32) {
     // SAFETY: glibc's location of this thread's errno is valid for as long as the thread runs.

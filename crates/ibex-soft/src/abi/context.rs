@@ -14,12 +14,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ibex_sys::{
     __VERBS_ABI_IS_EXTENDED, _compat_ibv_port_attr, IBV_NODE_CA, IBV_SYSFS_NAME_MAX, IBV_TRANSPORT_IB,
-    ibv_context, ibv_context_ops, ibv_device, ibv_device_attr, ibv_device_attr_ex, ibv_port_attr,
-    ibv_query_device_ex_input, verbs_context, verbs_device,
+    ibv_context, ibv_context_ops, ibv_device, ibv_device_attr, ibv_port_attr, verbs_context, verbs_device,
 };
 
 use super::object::{Object, code, given, minus_one, panicked, pointer};
-use super::{cq, post, refuse, srq};
+use super::{cq, cq_ex, device_ex, post, refuse, srq};
 use crate::device::{self, AsyncQueue, Limits};
 use crate::event::EventQueue;
 use crate::mr::PdNumber;
@@ -42,6 +41,11 @@ impl Shared {
     /// Whether this process opened the context, and not one it was forked from.
     pub(super) fn is_ours(&self) -> bool {
         self.open.is_ours()
+    }
+
+    /// The NIC, to be held on to.
+    pub(super) fn open_nic(&self) -> &Arc<Nic> {
+        self.open.nic()
     }
 
     /// The NIC, if it still works.
@@ -214,7 +218,10 @@ fn extended(device: *mut ibv_device, async_fd: c_int) -> verbs_context {
     };
     verbs_context {
         query_port: Some(query_port),
-        query_device_ex: Some(query_device_ex),
+        query_device_ex: Some(device_ex::query_device_ex),
+        query_rt_values: Some(device_ex::query_rt_values),
+        create_cq_ex: Some(cq_ex::create_cq_ex),
+        modify_cq: Some(cq::modify_cq),
         sz: size_of::<verbs_context>(),
         context: ibv_context {
             device,
@@ -267,34 +274,6 @@ pub unsafe extern "C" fn ibv_query_device(context: *mut ibv_context, attr: *mut 
         let answer = device::attributes(nic.wire.address());
         // SAFETY: the caller's promise.
         unsafe { given(attr)?.write(answer) }
-        Ok(())
-    })
-}
-
-/// `ibv_query_device_ex(3)`, of which verbs.h passes the size it knows.
-unsafe extern "C" fn query_device_ex(
-    context: *mut ibv_context,
-    input: *const ibv_query_device_ex_input,
-    attr: *mut ibv_device_attr_ex,
-    size: usize,
-) -> c_int {
-    code(|| {
-        if !input.is_null() {
-            // SAFETY: verbs.h passes on the program's pointer, which the manual wants readable.
-            let asked = unsafe { (*input).comp_mask };
-            if asked != 0 {
-                return Err(libc::EINVAL);
-            }
-        }
-        if size < size_of::<ibv_device_attr>() {
-            return Err(libc::EINVAL);
-        }
-        // SAFETY: the context is open (manual).
-        let nic = unsafe { shared(context) }?.nic()?;
-        let orig_attr = device::attributes(nic.wire.address());
-        let answer = ibv_device_attr_ex { orig_attr, phys_port_cnt_ex: 1, ..Default::default() };
-        // SAFETY: `size` bytes are writable (manual).
-        unsafe { copy_prefix(&answer, given(attr)?, size) };
         Ok(())
     })
 }

@@ -12,9 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use ibex_sys::{ibv_comp_channel, ibv_context, ibv_cq, ibv_wc};
+use ibex_sys::{
+    IBV_CQ_ATTR_MODERATE, ibv_comp_channel, ibv_context, ibv_cq, ibv_cq_ex, ibv_modify_cq_attr, ibv_wc,
+};
 
 use super::context::{Shared, shared};
+use super::cq_ex::Walker;
 use super::object::{Object, Room, caught, code, given, minus_one, named, pointer};
 use crate::cq::{Channel, Cq, MAX_CQE};
 use crate::device::AsyncEvent;
@@ -33,9 +36,12 @@ type ChannelObject = Object<ibv_comp_channel, ChannelInside>;
 pub(super) struct CqInside {
     pub(super) shared: Arc<Shared>,
     pub(super) cq: Arc<Cq>,
+    /// What an extended queue has besides.
+    pub(super) walker: Option<Walker>,
 }
 
-type CqObject = Object<ibv_cq, CqInside>;
+/// Every queue has the room of an extended one, whose first members are those of an `ibv_cq`.
+type CqObject = Object<ibv_cq_ex, CqInside>;
 
 /// The inside of a program's completion queue.
 ///
@@ -44,7 +50,7 @@ type CqObject = Object<ibv_cq, CqInside>;
 #[inline]
 pub(super) unsafe fn inside<'a>(cq: *mut ibv_cq) -> Result<&'a CqInside, i32> {
     // SAFETY: the caller's promise.
-    Ok(unsafe { CqObject::soft(given(cq)?) })
+    Ok(unsafe { CqObject::soft(given(cq)?.cast()) })
 }
 
 /// `ibv_create_comp_channel(3)`.
@@ -82,6 +88,50 @@ pub unsafe extern "C" fn ibv_destroy_comp_channel(channel: *mut ibv_comp_channel
     })
 }
 
+/// What is asked of a new completion queue.
+pub(super) struct Asked {
+    /// Entries; refused if out of range.
+    pub(super) cqe: c_int,
+    pub(super) cq_context: *mut c_void,
+    pub(super) channel: *mut ibv_comp_channel,
+    pub(super) comp_vector: c_int,
+    /// Whether completions are stamped with the time.
+    pub(super) timed: bool,
+}
+
+/// Makes a completion queue; with a `walker` it is an extended one whose functions are those in `public`.
+///
+/// # Errors
+/// `EINVAL` for a number of entries or a vector that does not exist.
+///
+/// # Safety
+/// `context` is open; `channel` is null or alive.
+pub(super) unsafe fn create(
+    context: *mut ibv_context,
+    asked: &Asked,
+    walker: Option<Walker>,
+    public: ibv_cq_ex,
+) -> Result<*mut ibv_cq_ex, i32> {
+    // SAFETY: the caller's promise.
+    let shared = unsafe { shared(context) }?;
+    shared.nic()?;
+    let &Asked { cqe, cq_context, channel, .. } = asked;
+    let capacity = u32::try_from(cqe).ok().filter(|cqe| (1..=MAX_CQE).contains(cqe)).ok_or(libc::EINVAL)?;
+    if asked.comp_vector != 0 {
+        return Err(libc::EINVAL);
+    }
+    let events = if channel.is_null() {
+        None
+    } else {
+        // SAFETY: the caller's promise.
+        Some(unsafe { ChannelObject::soft(channel) }.channel.clone())
+    };
+    let room = Room::new();
+    let cq = Arc::new(Cq::new(capacity, room.name(), events, asked.timed));
+    let public = ibv_cq_ex { context, channel, cq_context, cqe, ..public };
+    Ok(room.publish(public, CqInside { shared: shared.clone(), cq, walker }))
+}
+
 /// `ibv_create_cq(3)`.
 ///
 /// # Safety
@@ -94,24 +144,10 @@ pub unsafe extern "C" fn ibv_create_cq(
     comp_vector: c_int,
 ) -> *mut ibv_cq {
     pointer(|| {
+        let asked = Asked { cqe, cq_context, channel, comp_vector, timed: false };
         // SAFETY: the caller's promise.
-        let shared = unsafe { shared(context) }?;
-        shared.nic()?;
-        let capacity =
-            u32::try_from(cqe).ok().filter(|cqe| (1..=MAX_CQE).contains(cqe)).ok_or(libc::EINVAL)?;
-        if comp_vector != 0 {
-            return Err(libc::EINVAL);
-        }
-        let events = if channel.is_null() {
-            None
-        } else {
-            // SAFETY: the caller's promise.
-            Some(unsafe { ChannelObject::soft(channel) }.channel.clone())
-        };
-        let room = Room::new();
-        let cq = Arc::new(Cq::new(capacity, room.name(), events));
-        let public = ibv_cq { context, channel, cq_context, cqe, ..Default::default() };
-        Ok(room.publish(public, CqInside { shared: shared.clone(), cq }))
+        let cq = unsafe { create(context, &asked, None, ibv_cq_ex::default()) }?;
+        Ok(cq.cast())
     })
 }
 
@@ -147,11 +183,30 @@ pub unsafe extern "C" fn ibv_destroy_cq(cq: *mut ibv_cq) -> c_int {
         }
         let name = inside.cq.name;
         inside.shared.events.retain(|event| !matches!(event, AsyncEvent::Cq(_, about) if *about == name));
-        inside.cq.discard_events();
+        inside.cq.close();
         inside.cq.completion_events.wait();
         inside.cq.async_events.wait();
         // SAFETY: the caller gives it up; no event names it any more.
-        drop(unsafe { CqObject::reclaim(cq) });
+        drop(unsafe { CqObject::reclaim(cq.cast()) });
+        Ok(())
+    })
+}
+
+/// `ibv_modify_cq(3)`: moderation of events.
+pub(super) unsafe extern "C" fn modify_cq(cq: *mut ibv_cq, attr: *mut ibv_modify_cq_attr) -> c_int {
+    code(|| {
+        // SAFETY: the queue is alive (manual).
+        let inside = unsafe { inside(cq) }?;
+        inside.shared.nic()?;
+        // SAFETY: the attributes are readable (manual).
+        let asked = unsafe { given(attr)?.read() };
+        if asked.attr_mask & !IBV_CQ_ATTR_MODERATE.0 != 0 {
+            return Err(libc::EOPNOTSUPP);
+        }
+        if asked.attr_mask & IBV_CQ_ATTR_MODERATE.0 != 0 {
+            let nic = Arc::downgrade(inside.shared.open_nic());
+            inside.cq.moderate(nic, asked.moderate.cq_count, asked.moderate.cq_period);
+        }
         Ok(())
     })
 }

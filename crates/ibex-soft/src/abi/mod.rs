@@ -11,6 +11,8 @@
 //! | `gid` | the port's tables |
 //! | `pd` | protection domains and memory regions |
 //! | `cq` | completion channels and queues |
+//! | `cq_ex` | extended completion queues |
+//! | `device_ex` | extended device attributes, the clock |
 //! | `qp` | queue pairs |
 //! | `srq` | shared receive queues |
 //! | `ah` | address handles |
@@ -26,6 +28,8 @@
 mod ah;
 mod context;
 mod cq;
+mod cq_ex;
+mod device_ex;
 mod events;
 mod gid;
 mod object;

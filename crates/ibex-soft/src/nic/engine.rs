@@ -204,8 +204,16 @@ impl Nic {
         owing.is_empty()
     }
 
-    /// Looks at every queue pair whose time has come.
+    /// Looks at every queue pair, and every completion queue with an event held back, whose time has come.
     pub(super) fn run_timers(&self) {
+        loop {
+            let now = self.now();
+            let due = self.timers.lock().unwrap_or_else(PoisonError::into_inner).take_alarm(now);
+            let Some(cq) = due else { break };
+            if let Some(cq) = cq.upgrade() {
+                cq.expire(now);
+            }
+        }
         loop {
             let now = self.now();
             let due = self.timers.lock().unwrap_or_else(PoisonError::into_inner).take_due(now);

@@ -34,6 +34,7 @@ use std::time::Instant;
 
 use ibex_proto::Nanos;
 
+use crate::cq::Cq;
 use crate::device::{AsyncEvent, AsyncQueue};
 use crate::mr::{Keys, MrTable, PdNumber, Region};
 use crate::net::{Config, NetError, TxBatch, Wire};
@@ -275,6 +276,14 @@ impl Nic {
         // Whoever sleeps in `wait_event` instead takes the sockets over at once, and the thread finds nothing to do.
         if self.aside.load(Ordering::SeqCst) && !self.blocking.load(Ordering::Relaxed) {
             self.recall.store(true, Ordering::SeqCst);
+            self.kick.add();
+        }
+    }
+
+    /// Has the completion queue looked at when `due` comes.
+    pub(crate) fn alarm(&self, due: Nanos, cq: Weak<Cq>) {
+        self.timers.lock().unwrap_or_else(PoisonError::into_inner).enter_alarm(due, cq);
+        if due < self.wakes_at.load(Ordering::SeqCst) {
             self.kick.add();
         }
     }

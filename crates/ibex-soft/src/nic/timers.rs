@@ -1,17 +1,47 @@
-//! The queue of times at which queue pairs want to be looked at.
+//! The queue of times at which queue pairs, and moderated completion queues, want to be looked at.
 //!
 //! Owns order only. A queue pair has one entry at most: a sooner one takes the place of the one it has, so that a peer
 //! which makes it wait briefly again and again (RNR) adds nothing. An entry that turns out to be too early costs one look,
 //! since deadlines move with every acknowledgement and the queue is not told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::cmp::Reverse;
+use std::sync::Weak;
 
 use ibex_proto::Nanos;
+
+use crate::cq::Cq;
 
 /// Deadlines, soonest first.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     queue: BTreeSet<(Nanos, u32)>,
+    /// Completion queues whose events are held back; one that needs it no more is looked at in vain.
+    alarms: BinaryHeap<Alarm>,
+}
+
+/// A completion queue and when to look at it; the soonest is the greatest.
+#[derive(Debug)]
+struct Alarm(Reverse<Nanos>, Weak<Cq>);
+
+impl PartialEq for Alarm {
+    fn eq(&self, other: &Alarm) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Alarm {}
+
+impl PartialOrd for Alarm {
+    fn partial_cmp(&self, other: &Alarm) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Alarm {
+    fn cmp(&self, other: &Alarm) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
 }
 
 impl Timers {
@@ -28,12 +58,30 @@ impl Timers {
 
     /// The soonest deadline.
     pub(super) fn next(&self) -> Option<Nanos> {
+        let alarm = self.alarms.peek().map(|alarm| alarm.0.0);
+        self.next_qp().into_iter().chain(alarm).min()
+    }
+
+    fn next_qp(&self) -> Option<Nanos> {
         self.queue.first().map(|&(due, _)| due)
+    }
+
+    /// Enters a completion queue.
+    pub(super) fn enter_alarm(&mut self, due: Nanos, cq: Weak<Cq>) {
+        self.alarms.push(Alarm(Reverse(due), cq));
+    }
+
+    /// Takes out a completion queue whose time has come.
+    pub(super) fn take_alarm(&mut self, now: Nanos) -> Option<Weak<Cq>> {
+        if self.alarms.peek()?.0.0 > now {
+            return None;
+        }
+        self.alarms.pop().map(|alarm| alarm.1)
     }
 
     /// Takes out a queue pair whose time has come.
     pub(super) fn take_due(&mut self, now: Nanos) -> Option<u32> {
-        if self.next()? > now {
+        if self.next_qp()? > now {
             return None;
         }
         self.queue.pop_first().map(|(_, qp)| qp)
