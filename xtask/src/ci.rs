@@ -35,6 +35,7 @@ fn steps(args: &Args) -> Vec<Step> {
     step("benchmark on the built-in device", &["xtask", "bench-check"]);
     step("simulated network", &["xtask", "sim", "--seeds", "2000"]);
     step("fuzzing, a smoke", &["xtask", "fuzz", "--seconds", "20"]);
+    step("random operations, processes killed", &["xtask", "soak", "--seconds", "120"]);
     step("instructions per operation", &["xtask", "cost"]);
     step("serve and cp", &["xtask", "copy-test"]);
     if args.no_vm {

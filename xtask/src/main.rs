@@ -12,6 +12,7 @@ mod dropin;
 mod fuzz;
 mod interop;
 mod sim;
+mod soak;
 mod util;
 mod vm;
 
@@ -47,6 +48,8 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Random connections over a simulated, faulty network.
     Sim(sim::Args),
+    /// Random operations between processes on every link, with faults, processes killed and stopped.
+    Soak(soak::Args),
     /// The conformance suite on the kernel's rxe device, in a virtual machine.
     Vm(vm::Args),
 }
@@ -64,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         Task::BenchCheck(args) => bench_check::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Sim(args) => sim::run(&args),
+        Task::Soak(args) => soak::run(&args),
         Task::Vm(args) => vm::run(args),
     }
 }

@@ -9,6 +9,7 @@
 //! - [`cases::all`]: every case there is.
 //! - [`child`]: the second process of the cases that need one.
 //! - [`runner`]: runs cases and reports in libtest's format.
+//! - [`soak`]: random operations between processes that fail at random.
 //!
 //! A case never passes for want of a device: [`lab::Lab::open`] and [`lab::safe::open`] panic when there is none. A capability that the
 //! provider lacks is skipped with its reason printed, and the reason is the provider's own report.
@@ -22,6 +23,7 @@ pub mod cases;
 pub mod child;
 pub mod lab;
 pub mod runner;
+pub mod soak;
 
 /// How a case that did not fail ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
