@@ -14,16 +14,35 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `engine.rs` | the object, its commands, whose turn it is |
+//! | `engine.rs` | the object, its queues and timers, who handles what |
+//! | `call.rs`, `answer.rs` | the end that asks for a connection, the end that is asked |
+//! | `end.rs` | disconnection, TIMEWAIT, refusals that come in, release |
+//! | `sidr.rs` | service ID resolution |
+//! | `listen.rs` | listeners and their backlogs |
+//! | `table.rs`, `ids.rs`, `repeat.rs` | finding connections; naming them; asking again |
 //! | `params.rs`, `event.rs`, `state.rs`, `error.rs` | what goes in and comes out |
+//!
+//! Memory is bounded whatever arrives: requests by the backlog of their listener until the program has them, then by
+//! [`CmConfig::max_connections`]; what is over and only remembered by [`CmConfig::max_timewait`]; every wait has an end.
+//! A datagram belongs to a connection only if it comes from that connection's address.
+//!
+//! Not here: alternate paths, reliable datagrams, XRC, and callers that meet as equals (both asking).
 //!
 //! Facts are from the InfiniBand Architecture Specification, volume 1, chapter 12.
 
+mod answer;
+mod call;
+mod end;
 mod engine;
 mod error;
 mod event;
+mod ids;
+mod listen;
 mod params;
+mod repeat;
+mod sidr;
 mod state;
+mod table;
 
 pub use engine::{Attributes, Cm, Counters, Transmit};
 pub use error::CmError;

@@ -34,6 +34,8 @@ impl core::error::Error for TooLong {}
 impl<const N: usize> Private<N> {
     /// How many bytes there are.
     pub const LEN: usize = N;
+    /// Nothing but zeros.
+    pub const ZERO: Private<N> = Private([0; N]);
 
     /// These bytes, and zeros after them.
     ///
@@ -55,7 +57,7 @@ impl<const N: usize> Private<N> {
 
 impl<const N: usize> Default for Private<N> {
     fn default() -> Private<N> {
-        Private([0; N])
+        Private::ZERO
     }
 }
 
