@@ -45,9 +45,14 @@ pub(super) fn series(args: &Args) -> Vec<Series> {
 /// # Errors
 /// If the machine cannot be had, or the cases do not all come back; a failed case is a row.
 pub(super) fn run(series: Series, args: &Args) -> Result<Vec<Row>> {
+    boot(series, args, &script(series, args)?)
+}
+
+/// Runs a script whose standard output is rows.
+fn boot(series: Series, args: &Args, script: &str) -> Result<Vec<Row>> {
     let guest = Guest::prepare(series)?.limit(LIMIT).echo(false);
     println!("with {} in the virtual machine:", guest.kernel().package);
-    let output = guest.run(&script(series, args)?)?;
+    let output = guest.run(script)?;
     let mut rows = Vec::new();
     for line in output.stdout.lines() {
         let row: Row = serde_json::from_str(line).with_context(|| format!("not a row: {line}"))?;
@@ -61,10 +66,26 @@ pub(super) fn run(series: Series, args: &Args) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Sets both ends up and runs this program once for each share of lost packets.
-fn script(series: Series, args: &Args) -> Result<String> {
+/// The cases of one host with rxe at both ends.
+///
+/// # Errors
+/// If the machine cannot be had or a case fails.
+pub(super) fn reference(args: &Args) -> Result<()> {
+    let series = args.kernel.map_or(vec![Series::V6_1], |_| series(args));
+    for series in series {
+        let run = command(series, args)?;
+        let script = format!("{run} --reference --in-guest 0 || exit 1\n");
+        super::judge(&boot(series, args, &format!("setup_rxe_dummy || exit 1\n{script}"))?)?;
+    }
+    Ok(())
+}
+
+/// This program, with the choices of `args`, as the machine starts it.
+fn command(series: Series, args: &Args) -> Result<String> {
     let program = std::env::current_exe().context("cannot name this program")?;
-    let mut run = format!("{} interop --kernel {}", quote(&program.to_string_lossy()), series.name());
+    let target = quote(&util::target_dir().to_string_lossy());
+    let program = quote(&program.to_string_lossy());
+    let mut run = format!("CARGO_TARGET_DIR={target} {program} interop --kernel {}", series.name());
     if args.quick {
         run.push_str(" --quick");
     }
@@ -74,8 +95,13 @@ fn script(series: Series, args: &Args) -> Result<String> {
     if let Some(filter) = &args.filter {
         run.push_str(&format!(" {}", quote(filter)));
     }
-    let target = quote(&util::target_dir().to_string_lossy());
-    let mut script = format!("export CARGO_TARGET_DIR={target}\nsetup_netns_pair || exit 1\n");
+    Ok(run)
+}
+
+/// Sets both ends up and runs this program once for each share of lost packets.
+fn script(series: Series, args: &Args) -> Result<String> {
+    let run = command(series, args)?;
+    let mut script = "setup_netns_pair || exit 1\n".to_owned();
     for loss in LOSSES {
         script.push_str(&format!("set_loss {loss} || exit 1\n{run} --in-guest {loss} || exit 1\n"));
     }
@@ -88,7 +114,9 @@ fn script(series: Series, args: &Args) -> Result<String> {
 /// If a process cannot be started; a failed case is a row and no error.
 pub(super) fn inside(args: &Args, loss: u32) -> Result<()> {
     let [series] = series(args)[..] else { bail!("--in-guest needs one --kernel") };
-    for link in Link::kernel(series.name(), loss)? {
+    let links =
+        if args.reference { vec![Link::reference()] } else { Link::kernel(series.name(), loss)?.to_vec() };
+    for link in links {
         run_link(&link, args, &mut |row| {
             // Plain data always has a JSON form.
             println!("{}", serde_json::to_string(row).unwrap_or_default());

@@ -1,14 +1,15 @@
 //! Debian's unmodified C programs as witnesses of the software device: `cargo xtask interop`.
 //!
-//! Every case is a program of `ibverbs-utils` or `perftest`, run as two processes, server and client, with the drop-in
-//! libraries in `LD_LIBRARY_PATH`:
-//! - on this machine, the device on both ends, over its default address, two addresses, and IPv6;
+//! Every case is a program of `ibverbs-utils`, `perftest` or `rdmacm-utils`, run as two processes, server and client,
+//! with the drop-in libraries in `LD_LIBRARY_PATH`:
+//! - on this machine, the device on both ends: over the host link, over the wire link, in two network namespaces, over
+//!   two addresses, and IPv6;
 //! - in the virtual machine of [`crate::vm`], the device in a network namespace at one end and the kernel's rxe, with
 //!   the system's libraries, at the other; both ways, without and with 1 % packet loss.
 //!
-//! [`cases`] is the list; [`link`] says where the two ends run; [`process`] runs them within a bound; [`verdict`] judges
-//! exit codes and output; [`report`] keeps `docs/interop.md`; [`lab`] repeats it all inside the virtual machine, where
-//! this very program runs with `--in-guest`.
+//! [`cases`] is the list; [`link`] says where the two ends run; [`command`] makes command lines of both; [`process`] runs
+//! them within a bound; [`verdict`] judges exit codes and output; [`report`] keeps `docs/interop.md`; [`lab`] repeats it
+//! all inside the virtual machine, where this very program runs with `--in-guest`.
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use anyhow::{Result, bail};
 use crate::{dropin, util};
 
 mod cases;
+mod command;
 mod lab;
 mod link;
 mod process;
@@ -24,7 +26,7 @@ mod report;
 mod verdict;
 
 use cases::Case;
-use link::Link;
+use link::{Link, Namespaces};
 use report::Row;
 
 /// Run Debian's C programs over the drop-in libraries.
@@ -39,10 +41,17 @@ pub(crate) struct Args {
     /// Kernel series of the virtual machine, instead of 6.1 and, without --quick, 6.12.
     #[arg(long, value_name = "SERIES")]
     kernel: Option<lab::Kernel>,
+    /// Run the cases with rxe and the system's libraries at both ends instead, to learn whether the cases themselves ask
+    /// for what the programs can do; nothing is compared or written.
+    #[arg(long, conflicts_with = "no_vm")]
+    reference: bool,
+    /// Keep the drop-in libraries as they are, instead of building them.
+    #[arg(long)]
+    no_build: bool,
     /// Show the output of both processes of every case.
     #[arg(long, short)]
     verbose: bool,
-    /// Only cases whose line contains this text, for example "ib_write_bw" or "rxe 6.1".
+    /// Only cases whose line contains this text, for example "ib_write_bw" or "rxe 6.1"; words are all needed.
     filter: Option<String>,
     /// Run the cases of the links with this share of lost packets, inside the virtual machine.
     #[arg(long, hide = true, value_name = "LOSS")]
@@ -50,7 +59,7 @@ pub(crate) struct Args {
 }
 
 /// Packages of the programs.
-const PACKAGES: [&str; 2] = ["ibverbs-utils", "perftest"];
+const PACKAGES: [&str; 4] = ["ibverbs-utils", "perftest", "rdmacm-utils", "iproute2"];
 
 /// Runs the cases, writes or compares the table of results.
 ///
@@ -61,9 +70,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return lab::inside(args, loss);
     }
     util::apt(&PACKAGES)?;
-    dropin::run(&dropin::Args { check: true })?;
+    if args.reference {
+        return lab::reference(args);
+    }
+    if !args.no_build {
+        dropin::run(&dropin::Args { check: true })?;
+    }
     let mut rows = Vec::new();
-    for link in Link::local()? {
+    let namespaces = Namespaces::create()?;
+    for link in Link::local(&namespaces)? {
         rows.extend(run_link(&link, args, &mut |row| println!("{row}"))?);
     }
     if !args.no_vm {
@@ -94,13 +109,20 @@ fn run_link(link: &Link, args: &Args, tell: &mut dyn FnMut(&Row)) -> Result<Vec<
 
 fn wanted(case: &Case, link: &Link, args: &Args) -> bool {
     args.filter.as_ref().is_none_or(|filter| {
-        let line = format!("{} {}", case.line(), link.name);
+        let line = format!("{} {}", case.line(), link.name());
         filter.split_whitespace().all(|word| line.contains(word))
     })
 }
 
-/// The closing line, the table, the verdict.
+/// The closing line, the verdict, the table.
 fn finish(args: &Args, rows: &[Row]) -> Result<()> {
+    judge(rows)?;
+    let complete = !args.quick && !args.no_vm && args.filter.is_none() && args.kernel.is_none();
+    if complete { report::write(rows) } else { report::compare(rows) }
+}
+
+/// The closing line and every failure.
+fn judge(rows: &[Row]) -> Result<()> {
     let failed: Vec<&Row> = rows.iter().filter(|row| row.failure.is_some()).collect();
     let took: Duration = rows.iter().map(|row| row.took).sum();
     println!("{} passed, {} failed, {:.0} s", rows.len() - failed.len(), failed.len(), took.as_secs_f64());
@@ -113,6 +135,5 @@ fn finish(args: &Args, rows: &[Row]) -> Result<()> {
     if rows.is_empty() {
         bail!("no case was run: nothing matches the filter");
     }
-    let complete = !args.quick && !args.no_vm && args.filter.is_none() && args.kernel.is_none();
-    if complete { report::write(rows) } else { report::compare(rows) }
+    Ok(())
 }

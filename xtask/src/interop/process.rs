@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::cases::{BUFFER, Case, Check};
+use super::cases::{Case, Check};
+use super::command::{self, Role};
 use super::link::{End, Link};
 use super::verdict;
 
@@ -23,6 +24,10 @@ const TICK: Duration = Duration::from_millis(2);
 /// Processor time after which a client of a bandwidth test is past its set-up and moves data. Clock ticks of 10 ms:
 /// perftest's calibration of the cycle counter alone spins for 20 to 30 of them.
 const MOVING_TICKS: u64 = 100;
+
+/// How long a server must have rested. Starting a program pauses for less, except in an emulated machine, where time
+/// limits are longer too.
+const REST: Duration = Duration::from_millis(150);
 
 /// perftest's words when its calibration of the cycle counter against the clock failed, which happens now and then on
 /// an emulated or crowded processor. It then ends with code 1 and without its result: such a run says nothing about
@@ -70,7 +75,7 @@ pub(super) fn run(case: &Case, link: &Link) -> Result<(Outcome, Duration)> {
 }
 
 fn single(case: &Case, link: &Link, deadline: Instant) -> Result<Outcome> {
-    let mut process = Running::start(case, &link.server, &[], None)?;
+    let mut process = Running::start(&command::words(case, link, Role::Single, 0, ""), &link.server)?;
     let failure = match process.wait(deadline)? {
         None => Some("does not end".to_owned()),
         Some(ended) => verdict::single(&case.check, &ended).err(),
@@ -79,21 +84,28 @@ fn single(case: &Case, link: &Link, deadline: Instant) -> Result<Outcome> {
 }
 
 fn pair(case: &Case, link: &Link, deadline: Instant) -> Result<Outcome> {
-    let port = free_port(link.server.address)?;
-    let mut shared = vec!["-p".to_owned(), port.to_string()];
+    let port = free_port(link.meeting)?;
     let buffers = match case.check {
         Check::Payload { size, .. } => {
             Some([Buffer::create(size, "server")?, Buffer::create(size, "client")?])
         }
         _ => None,
     };
-    let [server_buffer, client_buffer] = buffers.as_ref().map_or([None, None], |[a, b]| [Some(a), Some(b)]);
-    let mut server = Running::start(case, &link.server, &shared, server_buffer)?;
-    if !server.listens(port, deadline)? {
+    let start = |role, end, buffer: usize| {
+        let path =
+            buffers.as_ref().map_or(String::new(), |both| both[buffer].path.to_string_lossy().into_owned());
+        Running::start(&command::words(case, link, role, port, &path), end)
+    };
+    let mut server = start(Role::Server, &link.server, 0)?;
+    let ready = if case.is_managed() {
+        server.settles(REST * link.patience, deadline)?
+    } else {
+        server.listens(port, deadline)?
+    };
+    if !ready {
         return Ok(outcome(Some("the server does not listen".to_owned()), &[("server", &server)]));
     }
-    shared.push(link.server.address.to_string());
-    let mut client = Running::start(case, &link.client, &shared, client_buffer)?;
+    let mut client = start(Role::Client, &link.client, 1)?;
     let failure = match case.check {
         Check::ServerKilled => {
             client.moves(deadline)?;
@@ -112,6 +124,11 @@ fn pair(case: &Case, link: &Link, deadline: Instant) -> Result<Outcome> {
                 Some(_) => None,
             }
         }
+        Check::Steps => match client.wait(deadline)? {
+            None => Some("the client does not end".to_owned()),
+            Some(ended) if server.ended()? => Some(format!("the server ended; the client {}", code(&ended))),
+            Some(ended) => verdict::steps(&ended).err(),
+        },
         _ => {
             // The client first: a failed client is told at once, while its server may wait for ever.
             let client_ended = client.wait(deadline)?;
@@ -220,19 +237,8 @@ struct Running {
 }
 
 impl Running {
-    fn start(case: &Case, end: &End, more: &[String], buffer: Option<&Buffer>) -> Result<Running> {
+    fn start(words: &[String], end: &End) -> Result<Running> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let mut words = end.prefix.clone();
-        words.push(case.program.to_owned());
-        // A case about the choice of a device makes that choice itself.
-        let chooses = case.options.iter().any(|option| option == "-d" || option == "-l");
-        if case.program != "ibv_devices" && !chooses {
-            words.extend(["-d".to_owned(), end.device.to_owned()]);
-        }
-        let path = buffer.map_or(String::new(), |buffer| buffer.path.to_string_lossy().into_owned());
-        words.extend(case.options.iter().map(|option| option.replace(BUFFER, &path)));
-        words.extend(more.iter().cloned());
-
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("ibex-interop-{}-{number}.log", std::process::id()));
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -288,6 +294,31 @@ impl Running {
         Ok(listening)
     }
 
+    /// Waits until the process rests: rdma_cm's listeners are in no table that every device has, so a server counts as
+    /// listening when it sleeps and has used no processor time for so long. False if it ends or the deadline passes.
+    fn settles(&mut self, long: Duration, deadline: Instant) -> Result<bool> {
+        let mut rest: Option<(u64, Instant)> = None;
+        let mut settled = false;
+        self.until(deadline, |pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let ticks = processor_ticks(&stat).filter(|_| is_sleeping(&stat));
+            rest = match (ticks, rest) {
+                (Some(now), Some((then, since))) if now == then => {
+                    settled = since.elapsed() >= long;
+                    Some((then, since))
+                }
+                (now, _) => now.map(|now| (now, Instant::now())),
+            };
+            Ok(settled)
+        })?;
+        Ok(settled)
+    }
+
+    /// Whether the process has ended.
+    fn ended(&mut self) -> Result<bool> {
+        Ok(self.until(Instant::now(), |_| Ok(true))?.is_some())
+    }
+
     /// Waits until the process has used so much processor time that it must be past its set-up, or has ended.
     fn moves(&mut self, deadline: Instant) -> Result<()> {
         self.until(deadline, |pid| {
@@ -324,6 +355,11 @@ fn has_listener(table: &str, port: u16) -> bool {
     })
 }
 
+/// Whether `/proc/<pid>/stat` says that the first thread waits for something (state S).
+fn is_sleeping(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S'))
+}
+
 /// User and system time from `/proc/<pid>/stat`: fields 14 and 15, counted after the name in parentheses.
 fn processor_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
@@ -348,6 +384,8 @@ mod tests {
     fn processor_time_is_found_behind_a_name_with_parentheses() {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194304 100 0 0 0 12 30 0 0 20 0 1 0 100 0 0";
         assert_eq!(processor_ticks(stat), Some(42));
+        assert!(is_sleeping(stat));
+        assert!(!is_sleeping("7 (a S) R 1 7"));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(super) fn pair(check: &Check, client: &Ended, server: &Ended) -> Verdict {
         }
         Check::Table { sizes, iters } => table(&client.output, sizes, *iters),
         Check::Payload { size, iters } => table(&client.output, &[*size], *iters),
+        Check::Rping { count } => pings(client, *count),
+        Check::BothSay(text) => [client, server].into_iter().try_for_each(|ended| has(ended, text)),
         _ => Err("not a case of two processes".to_owned()),
     }
 }
@@ -61,6 +63,26 @@ fn exited_well(who: &str, ended: &Ended) -> Verdict {
 
 fn has(ended: &Ended, text: &str) -> Verdict {
     if ended.output.contains(text) { Ok(()) } else { Err(format!("{text:?} is not in the output")) }
+}
+
+/// `cmtime`'s client: a row for every step of a connection, from first to last.
+pub(super) fn steps(client: &Ended) -> Verdict {
+    exited_well("the client", client)?;
+    ["create id", "resolve addr", "resolve route", "create qp", "connect", "disconnect", "destroy"]
+        .iter()
+        .try_for_each(|step| {
+            let has_row = client
+                .output
+                .lines()
+                .any(|line| line.strip_prefix(step).is_some_and(|rest| rest.trim_start().starts_with(':')));
+            if has_row { Ok(()) } else { Err(format!("there is no row for the step {step:?}")) }
+        })
+}
+
+/// One line per exchange, each numbered, printed after the comparison.
+fn pings(client: &Ended, count: usize) -> Verdict {
+    let seen = client.output.lines().filter(|line| line.starts_with("ping data: rdma-ping-")).count();
+    if seen == count { Ok(()) } else { Err(format!("{seen} exchanges, wanted {count}")) }
 }
 
 /// `8192000 bytes in …` counts both directions; `-c` writes "invalid data" and goes on.
@@ -141,6 +163,23 @@ mod tests {
         assert!(pair(&check, &good, &wrong).is_err());
         assert!(pair(&check, &good, &ended(Some(1), &good.output)).is_err());
         assert!(pair(&check, &ended(Some(0), ""), &good).is_err());
+    }
+
+    #[test]
+    fn pings_are_counted() {
+        let client = ended(Some(0), "ping data: rdma-ping-0: AB\nping data: rdma-ping-1: BC\n");
+        let check = |count| pair(&Check::Rping { count }, &client, &ended(Some(0), ""));
+        assert_eq!(check(2), Ok(()));
+        assert!(check(3).is_err());
+    }
+
+    #[test]
+    fn every_step_of_a_connection_needs_its_row() {
+        let all = "create id    : 1\nresolve addr : 1\nresolve route: 1\ncreate qp    : 1\nconnect      : 1\n\
+            disconnect   : 1\ndestroy      : 1\n";
+        assert_eq!(steps(&ended(Some(0), all)), Ok(()));
+        assert!(steps(&ended(Some(0), &all.replace("\nconnect", "\nconnecting"))).is_err());
+        assert!(steps(&ended(Some(1), all)).is_err());
     }
 
     #[test]
