@@ -13,7 +13,7 @@ use super::table::{Conn, Peer};
 use super::{Cm, CmError, ConnId, ConnState, Event, Operation, Path, RejectParams, ReplyParams, Request};
 use crate::Nanos;
 
-/// What a caller is told when it asks again while the program thinks: 4.096 µs × 2^24, over a minute, as Linux does.
+/// What a peer is told when it sends again while the program thinks: 4.096 µs × 2^24, over a minute, as Linux does.
 const SERVICE_TIMEOUT: u8 = 24;
 
 /// The shortest time in which a caller is expected to answer a reply, whatever it says (16.8 ms): the answer takes a program.
@@ -143,7 +143,7 @@ impl Cm {
     }
 
     /// Tells the peer that the answer to its request or reply takes longer, 4.096 µs × 2^`service_timeout` (5 bits) from now.
-    /// Said again when its message comes again; for requests that happens even without this call.
+    /// Said again when its message comes again, which happens even without this call.
     ///
     /// # Errors
     ///
@@ -321,7 +321,7 @@ pub(super) fn rej(local: CommId, remote: CommId, reason: RejectReason) -> Rej {
 }
 
 /// "Wait", bare.
-fn mra(local: CommId, remote: CommId, which: Which) -> Message {
+pub(super) fn mra(local: CommId, remote: CommId, which: Which) -> Message {
     Message::Mra(Mra {
         local_comm_id: local,
         remote_comm_id: remote,

@@ -1,10 +1,11 @@
 //! The end that asks for a connection: REQ out, REP in, RTU out.
 
 use ibex_wire::mad::{
-    CmaHeader, Mad, Message, Mra, Private, Rej, RejectReason, Rep, Req, ReqPath, Rtu, TooLong,
+    CmaHeader, CommId, Mad, Message, Mra, Private, Rej, RejectReason, Rep, Req, ReqPath, Rtu, TooLong,
     TransportService, Which,
 };
 
+use super::answer::mra;
 use super::engine::Origin;
 use super::repeat::code_ns;
 use super::table::{Conn, Peer};
@@ -100,16 +101,16 @@ impl Cm {
                 if conn.peer.id == rep.local_comm_id =>
             {
                 self.counters.duplicates += 1;
-                // The RTU or MRA again; nothing before the host has said either.
-                if let Some(answer) = conn.answer.as_deref().copied() {
-                    self.transmit_on(id, answer);
-                }
-                return;
+                return self.rep_again(id);
             }
             _ => {
                 self.counters.ignored += 1;
                 return;
             }
+        }
+        if rep.local_comm_id == CommId::NONE {
+            self.counters.ignored += 1;
+            return;
         }
         let (from, guid) = (origin.from, rep.local_ca_guid);
         if let Some(older) = self.table.connected_to(from, guid, rep.local_qpn) {
@@ -143,6 +144,15 @@ impl Cm {
             private: rep.private,
         };
         self.event(id, Event::Reply { conn: ConnId(id), reply: Box::new(reply) });
+    }
+
+    /// A reply that is here already: the RTU again, or "wait" while the host prepares its queue pair.
+    fn rep_again(&mut self, id: CommId) {
+        let Some(conn) = self.table.get_mut(id) else { return };
+        let (transaction, message) = (conn.transaction, mra(id, conn.peer.id, Which::REP));
+        let wait = || Box::new(Mad { transaction, message }.to_bytes());
+        let mad = **conn.answer.get_or_insert_with(wait);
+        self.transmit_on(id, mad);
     }
 
     /// "Wait": to our request, or to our reply.
