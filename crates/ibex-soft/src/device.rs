@@ -10,14 +10,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ibex_sys::{
-    IBV_ATOMIC_GLOB, IBV_DEVICE_CURR_QP_STATE_MOD, IBV_DEVICE_RC_RNR_NAK_GEN, IBV_DEVICE_SRQ_RESIZE,
-    IBV_DEVICE_SYS_IMAGE_GUID, IBV_LINK_LAYER_ETHERNET, IBV_MTU_4096, IBV_PORT_ACTIVE,
-    IBV_PORT_IP_BASED_GIDS, IBV_QPF_GRH_REQUIRED, ibv_device_attr, ibv_event_type, ibv_mtu, ibv_port_attr,
+    IBV_ATOMIC_GLOB, IBV_DEVICE_CURR_QP_STATE_MOD, IBV_DEVICE_MEM_WINDOW, IBV_DEVICE_MEM_WINDOW_TYPE_2B,
+    IBV_DEVICE_RC_RNR_NAK_GEN, IBV_DEVICE_SRQ_RESIZE, IBV_DEVICE_SYS_IMAGE_GUID, IBV_LINK_LAYER_ETHERNET,
+    IBV_MTU_4096, IBV_PORT_ACTIVE, IBV_PORT_IP_BASED_GIDS, IBV_QPF_GRH_REQUIRED, ibv_device_attr,
+    ibv_event_type, ibv_mtu, ibv_port_attr,
 };
 
 use crate::cq::{CqName, MAX_CQE};
 use crate::event::EventQueue;
-use crate::mr::MAX_REGIONS;
+use crate::mr::{MAX_REGIONS, MAX_WINDOWS};
 use crate::net::Wire;
 use crate::qp::{MAX_SGE, MAX_WR};
 
@@ -143,13 +144,16 @@ pub(crate) fn attributes(address: IpAddr) -> ibv_device_attr {
         device_cap_flags: (IBV_DEVICE_CURR_QP_STATE_MOD
             | IBV_DEVICE_SYS_IMAGE_GUID
             | IBV_DEVICE_SRQ_RESIZE
-            | IBV_DEVICE_RC_RNR_NAK_GEN)
+            | IBV_DEVICE_RC_RNR_NAK_GEN
+            | IBV_DEVICE_MEM_WINDOW
+            | IBV_DEVICE_MEM_WINDOW_TYPE_2B)
             .0,
         max_sge: MAX_SGE as i32,
         max_sge_rd: MAX_SGE as i32,
         max_cq: MANY,
         max_cqe: MAX_CQE as i32,
         max_mr: MAX_REGIONS as i32,
+        max_mw: MAX_WINDOWS as i32,
         max_pd: MANY,
         max_qp_rd_atom: i32::from(MAX_RD_ATOMIC),
         max_res_rd_atom: i32::from(MAX_RD_ATOMIC) * MAX_QP,

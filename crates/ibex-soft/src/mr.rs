@@ -1,18 +1,33 @@
-//! Memory regions: keys, bounds and access flags.
+//! Memory regions and windows: keys, bounds and access flags.
 //!
-//! Owns the table from keys to regions and every check that stands before an access. Does not own the access itself
-//! ([`crate::memory`]) nor the C structures. See `ibv_reg_mr(3)`; IBTA vol. 1 clause 10.6.
+//! Owns the table from keys to regions and windows, and every check that stands before an access. Does not own the access
+//! itself ([`crate::memory`]) nor the C structures. See `ibv_reg_mr(3)`; IBTA vol. 1 clause 10.6.
 //!
-//! A key is `index << 8 | generation << 1 | kind`: the index of the table's entry, a generation that makes a key of an
-//! earlier registration fail, and a lowest bit that keeps an lkey from serving as an rkey.
+//! | file | owns |
+//! |---|---|
+//! | `window` | memory windows: binding, invalidation, access through them |
 //!
+//! # Keys
+//! The upper 24 bits of a key are the index of the table's entry. Below, a region's keys have a generation of 7 bits that
+//! makes a key of an earlier registration fail, and a lowest bit that keeps an lkey from serving as an rkey; both are
+//! combined with a secret. A window's key has 8 bits that whoever binds it chooses (`ibv_inc_rkey`). Regions and windows
+//! never use each other's indices.
+//!
+//! # Fences
 //! The device holds its one table in an `RwLock`. Whoever copies holds the read guard from the check to the end of the
-//! copy, so that the write guard taken by `ibv_dereg_mr` waits for copies in flight: after it returned nothing touches
-//! the memory (fence F3).
+//! copy, so that the write guard taken by `ibv_dereg_mr` and `ibv_dealloc_mw` waits for copies in flight: after it
+//! returned nothing touches the memory (fence F3). Binding and invalidating happen under the read guard; they wait for
+//! copies through the window by its own lock, which [`Found`] holds (fence F4).
 
-use std::collections::VecDeque;
+mod window;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, RwLockReadGuard};
 
 use crate::memory::UserMemory;
+pub(crate) use window::{Bind, MAX_WINDOWS, WindowKind};
+use window::{State, Window};
 
 /// Access rights of a region, with the numbers of `enum ibv_access_flags`.
 pub(crate) mod access {
@@ -30,8 +45,9 @@ pub(crate) mod access {
         LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | MW_BIND | ZERO_BASED | HUGETLB | OPTIONAL;
 }
 
-/// Most regions a device has at once: the index has 24 bits, less one bit so that indices are not soon reused.
-pub(crate) const MAX_REGIONS: u32 = 1 << 23;
+/// Most regions a device has at once: half of what an index of 24 bits can tell apart, the other half being for windows.
+/// Fewer are in use, so that indices are not soon reused.
+pub(crate) const MAX_REGIONS: u32 = 1 << 22;
 
 /// The number of a protection domain within its device.
 pub(crate) type PdNumber = u32;
@@ -84,18 +100,66 @@ pub(crate) enum MrFault {
     Access,
 }
 
-#[derive(Debug)]
-struct Entry {
-    generation: u8,
-    region: Option<Region>,
+/// Why a region cannot be deregistered or changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Held {
+    /// There is no such region.
+    #[error("no memory region has this key")]
+    Gone,
+    /// Windows are bound to it.
+    #[error("memory windows are bound to the region; invalidate or free them first")]
+    Bound,
 }
 
-/// All regions of a device.
+impl Held {
+    /// The errno of it.
+    pub(crate) fn errno(self) -> i32 {
+        match self {
+            Held::Gone => libc::EINVAL,
+            Held::Bound => libc::EBUSY,
+        }
+    }
+}
+
+/// Memory that a key gives access to. While this lives, what it was reached through stays as it is.
+#[derive(Debug)]
+pub(crate) struct Found<'a> {
+    /// The region's memory.
+    pub(crate) memory: &'a UserMemory,
+    /// Where in it the access begins.
+    pub(crate) at: usize,
+    /// Keeps the window from being bound anew or invalidated.
+    _window: Option<RwLockReadGuard<'a, State>>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Free,
+    Region(Region),
+    Window(Box<Window>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Of a region's keys; of a window, the last 8 bits its key had.
+    generation: u8,
+    /// Windows bound to the region.
+    bound: AtomicU32,
+    slot: Slot,
+}
+
+/// All regions and windows of a device.
 #[derive(Debug, Default)]
 pub(crate) struct MrTable {
     entries: Vec<Entry>,
-    /// Free indices, longest free first, so that a key is reused as late as possible.
+    /// Free indices of regions, longest free first, so that a key is reused as late as possible.
     free: VecDeque<u32>,
+    /// The same of windows.
+    free_windows: VecDeque<u32>,
+    /// Windows there are.
+    windows: u32,
+    /// Type 2 windows bound, by queue pair.
+    by_qp: Mutex<HashMap<u32, Vec<u32>>>,
     /// What index and generation are combined with to give a key, so that keys cannot be foreseen by peers. Even: the
     /// lowest bit tells lkey from rkey.
     secret: u32,
@@ -103,6 +167,14 @@ pub(crate) struct MrTable {
 
 /// Indices kept free before one is reused.
 const REUSE_DISTANCE: usize = 64;
+
+/// Entries of the table: as many as indices.
+const MAX_ENTRIES: usize = 1 << 24;
+
+/// The generation after this one.
+fn next(generation: u8) -> u8 {
+    generation.wrapping_add(1) & 0x7f
+}
 
 impl MrTable {
     /// An empty table with keys of its own.
@@ -112,60 +184,84 @@ impl MrTable {
 
     /// Enters a region; `None` if the table is full.
     pub(crate) fn insert(&mut self, region: Region) -> Option<Keys> {
-        let grow = self.free.len() < REUSE_DISTANCE && self.entries.len() < MAX_REGIONS as usize;
-        let index = if grow {
-            // Entry 0 stays empty: programs use key 0 for "none".
-            let index = u32::try_from(self.entries.len()).ok()?;
-            self.entries.push(Entry { generation: 1, region: None });
-            if index == 0 {
-                return self.insert(region);
-            }
-            index
-        } else {
-            self.free.pop_front()?
-        };
+        let grow = self.free.len() < REUSE_DISTANCE && self.entries.len() < MAX_ENTRIES;
+        let index = if grow { self.grow(1)? } else { self.free.pop_front()? };
         let entry = &mut self.entries[index as usize];
-        entry.region = Some(region);
         let lkey = (index << 8 | u32::from(entry.generation) << 1) ^ self.secret;
         if lkey == 0 {
             // Programs use key 0 for "none": this generation of the entry is passed over.
-            let region = self.remove(lkey)?;
+            entry.generation = next(entry.generation);
+            self.free.push_back(index);
             return self.insert(region);
         }
+        entry.slot = Slot::Region(region);
         Some(Keys { lkey, rkey: lkey | 1 })
     }
 
+    /// Adds a free entry; `None` if there are as many as indices.
+    fn grow(&mut self, generation: u8) -> Option<u32> {
+        // Entry 0 stays empty: programs use key 0 for "none".
+        let wanted = if self.entries.is_empty() { 2 } else { 1 };
+        for _ in 0..wanted {
+            self.entries.push(Entry { generation, bound: AtomicU32::new(0), slot: Slot::Free });
+        }
+        u32::try_from(self.entries.len() - 1).ok()
+    }
+
     /// Removes the region with this lkey.
-    pub(crate) fn remove(&mut self, lkey: u32) -> Option<Region> {
-        let region = self.entry_mut(lkey)?.region.take()?;
+    ///
+    /// # Errors
+    /// [`Held`]; then nothing is changed.
+    pub(crate) fn remove(&mut self, lkey: u32) -> Result<Region, Held> {
+        self.region_mut(lkey)?;
         let index = (lkey ^ self.secret) >> 8;
+        self.take_region(index).ok_or(Held::Gone)
+    }
+
+    fn take_region(&mut self, index: u32) -> Option<Region> {
         let entry = &mut self.entries[index as usize];
-        entry.generation = entry.generation.wrapping_add(1) & 0x7f;
+        let Slot::Region(region) = std::mem::replace(&mut entry.slot, Slot::Free) else { return None };
+        entry.generation = next(entry.generation);
+        *entry.bound.get_mut() = 0;
         self.free.push_back(index);
         Some(region)
     }
 
-    /// Removes every region of these domains.
+    /// Removes every region and every window of these domains.
     pub(crate) fn remove_domains(&mut self, domains: &[PdNumber]) {
-        for (index, entry) in self.entries.iter_mut().enumerate() {
-            if entry.region.as_ref().is_some_and(|region| domains.contains(&region.pd)) {
-                entry.region = None;
-                entry.generation = entry.generation.wrapping_add(1) & 0x7f;
-                // The table never grows beyond `MAX_REGIONS`.
-                self.free.push_back(index as u32);
+        // Windows first: they are bound to regions.
+        for index in 0..self.entries.len() as u32 {
+            if matches!(&self.entries[index as usize].slot, Slot::Window(window) if domains.contains(&window.pd()))
+            {
+                self.take_window(index);
+            }
+        }
+        for index in 0..self.entries.len() as u32 {
+            if matches!(&self.entries[index as usize].slot, Slot::Region(region) if domains.contains(&region.pd))
+            {
+                self.take_region(index);
             }
         }
     }
 
     /// The region with this lkey, to be changed in place; it keeps its keys.
-    pub(crate) fn region_mut(&mut self, lkey: u32) -> Option<&mut Region> {
-        self.entry_mut(lkey)?.region.as_mut()
-    }
-
-    fn entry_mut(&mut self, lkey: u32) -> Option<&mut Entry> {
+    ///
+    /// # Errors
+    /// [`Held`].
+    pub(crate) fn region_mut(&mut self, lkey: u32) -> Result<&mut Region, Held> {
         let lkey = lkey ^ self.secret;
-        let entry = self.entries.get_mut((lkey >> 8) as usize)?;
-        (u32::from(entry.generation) << 1 == lkey & 0xff).then_some(entry)
+        let entry = self.entries.get_mut((lkey >> 8) as usize).ok_or(Held::Gone)?;
+        let bound = entry.bound.load(Ordering::Acquire) > 0;
+        match &mut entry.slot {
+            Slot::Region(region) if u32::from(entry.generation) << 1 == lkey & 0xff => {
+                if bound {
+                    Err(Held::Bound)
+                } else {
+                    Ok(region)
+                }
+            }
+            _ => Err(Held::Gone),
+        }
     }
 
     /// Finds the bytes a local scatter/gather element names.
@@ -183,19 +279,25 @@ impl MrTable {
         self.find(pd, lkey, 0, va, len, if write { access::LOCAL_WRITE } else { 0 })
     }
 
-    /// Finds the bytes a remote request names; `need` are bits of [`access`].
+    /// Finds the bytes that a request of the peer of queue pair `qpn` names; `need` are bits of [`access`].
     ///
     /// # Errors
     /// [`MrFault`], in the order key, domain, bounds, access.
+    #[inline]
     pub(crate) fn remote(
         &self,
         pd: PdNumber,
+        qpn: u32,
         rkey: u32,
         va: u64,
         len: u64,
         need: u32,
-    ) -> Result<(&UserMemory, usize), MrFault> {
-        self.find(pd, rkey, 1, va, len, need)
+    ) -> Result<Found<'_>, MrFault> {
+        match self.find(pd, rkey, 1, va, len, need) {
+            Ok((memory, at)) => Ok(Found { memory, at, _window: None }),
+            Err(MrFault::Key) => self.through_window(pd, qpn, rkey, va, len, need),
+            Err(fault) => Err(fault),
+        }
     }
 
     fn find(
@@ -209,7 +311,7 @@ impl MrTable {
     ) -> Result<(&UserMemory, usize), MrFault> {
         let key = key ^ self.secret;
         let entry = self.entries.get((key >> 8) as usize).ok_or(MrFault::Key)?;
-        let region = entry.region.as_ref().ok_or(MrFault::Key)?;
+        let Slot::Region(region) = &entry.slot else { return Err(MrFault::Key) };
         if key & 0xff != u32::from(entry.generation) << 1 | kind {
             return Err(MrFault::Key);
         }

@@ -19,15 +19,15 @@ fn keys_are_distinct_and_stale_ones_fail() {
     assert_ne!(first.lkey >> 8, 0, "key 0 is never given");
     assert!(table.local(1, first.lkey, 0x1000, 64, false).is_ok());
     assert_eq!(table.local(1, first.rkey, 0x1000, 64, false).unwrap_err(), MrFault::Key);
-    assert_eq!(table.remote(1, first.lkey, 0x1000, 64, 0).unwrap_err(), MrFault::Key);
-    assert!(table.remove(first.lkey).is_some());
-    assert!(table.remove(first.lkey).is_none());
+    assert_eq!(table.remote(1, 9, first.lkey, 0x1000, 64, 0).unwrap_err(), MrFault::Key);
+    assert!(table.remove(first.lkey).is_ok());
+    assert!(table.remove(first.lkey).is_err());
     assert_eq!(table.local(1, first.lkey, 0x1000, 1, false).unwrap_err(), MrFault::Key);
     let mut later = Vec::new();
     for _ in 0..200 {
         let keys = table.insert(region(1, 0, 0, 1)).unwrap();
         later.push(keys.lkey);
-        table.remove(keys.lkey);
+        table.remove(keys.lkey).unwrap();
     }
     assert!(!later.contains(&first.lkey));
 }
@@ -40,7 +40,7 @@ fn keys_depend_on_the_secret_and_are_never_zero() {
         let keys: Vec<Keys> = (0..8).map(|_| table.insert(region(1, 0, 0, 1)).unwrap()).collect();
         assert!(keys.iter().all(|keys| keys.lkey != 0 && keys.rkey != 0));
         assert!(keys.iter().all(|keys| table.local(1, keys.lkey, 0, 1, false).is_ok()));
-        assert!(keys.iter().all(|keys| table.remove(keys.lkey).is_some()));
+        assert!(keys.iter().all(|keys| table.remove(keys.lkey).is_ok()));
         assert!(keys.iter().all(|keys| table.local(1, keys.lkey, 0, 1, false).is_err()));
     }
     let first = |secret| MrTable::with_secret(secret).insert(region(1, 0, 0, 1)).unwrap().rkey;
@@ -52,7 +52,7 @@ fn bounds_domain_and_rights_are_checked() {
     let mut table = MrTable::default();
     let rights = access::LOCAL_WRITE | access::REMOTE_WRITE;
     let keys = table.insert(region(3, rights, 0x1000, 64)).unwrap();
-    let remote = |pd, va, len, need| table.remote(pd, keys.rkey, va, len, need).map(|found| found.1);
+    let remote = |pd, va, len, need| table.remote(pd, 9, keys.rkey, va, len, need).map(|found| found.at);
     assert_eq!(remote(3, 0x1000, 64, access::REMOTE_WRITE), Ok(0));
     assert_eq!(remote(3, 0x103f, 1, access::REMOTE_WRITE), Ok(63));
     assert_eq!(remote(3, 0x1040, 1, access::REMOTE_WRITE), Err(MrFault::Bounds));

@@ -243,7 +243,7 @@ fn full_queues_say_so() {
     assert_eq!(pair.a.try_recv(3, &mut [pair.am.sge(0, 8)]), libc::ENOMEM);
     assert_eq!(pair.a.try_recv(3, &mut [pair.am.sge(0, 8); 5]), libc::EINVAL);
     assert_eq!(pair.a.try_post(&mut wr(IBV_WR_SEND, 3, &mut [pair.am.sge(0, 1); 5])), libc::EINVAL);
-    assert_eq!(pair.a.try_post(&mut wr(IBV_WR_LOCAL_INV, 3, &mut [])), libc::EOPNOTSUPP);
+    assert_eq!(pair.a.try_post(&mut wr(IBV_WR_TSO, 3, &mut [])), libc::EOPNOTSUPP);
 
     // Everything posted comes back, once, in order of its queue.
     pair.a.to(IBV_QPS_ERR);

@@ -188,21 +188,18 @@ fn sizes_beyond_the_limits_are_refused() {
 fn what_is_not_served_says_so() {
     let context = Context::open();
     let pd = Pd::alloc(&context);
-    let mut xrc = ibv_srq_init_attr_ex { comp_mask: IBV_SRQ_INIT_ATTR_XRCD.0, pd: pd.0, ..Default::default() };
+    let mut xrc =
+        ibv_srq_init_attr_ex { comp_mask: IBV_SRQ_INIT_ATTR_XRCD.0, pd: pd.0, ..Default::default() };
     assert!(c!(dispatch::ibv_create_srq_ex(v(), context.0, &mut xrc)).is_null());
     assert_eq!(errno(), libc::EOPNOTSUPP);
-    assert!(c!(dispatch::ibv_alloc_mw(pd.0, IBV_MW_TYPE_1)).is_null());
+    let mut table = ibv_qp_init_attr_ex {
+        comp_mask: (IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_IND_TABLE).0,
+        ..Default::default()
+    };
+    table.pd = pd.0;
+    assert!(c!(dispatch::ibv_create_qp_ex(v(), context.0, &mut table)).is_null());
     assert_eq!(errno(), libc::EOPNOTSUPP);
-    assert!(
-        c!(dispatch::ibv_create_qp_ex(
-            v(),
-            context.0,
-            &mut ibv_qp_init_attr_ex { comp_mask: IBV_QP_INIT_ATTR_SEND_OPS_FLAGS.0, ..Default::default() }
-        ))
-        .is_null()
-    );
-    assert_eq!(errno(), libc::EOPNOTSUPP);
-    assert!(c!(dispatch::ibv_create_cq_ex(context.0, &mut ibv_cq_init_attr_ex::default())).is_null());
+    assert!(c!(dispatch::ibv_alloc_dm(context.0, &mut ibv_alloc_dm_attr::default())).is_null());
     assert_eq!(errno(), libc::EOPNOTSUPP);
 }
 

@@ -18,7 +18,7 @@ use ibex_sys::{
 };
 
 use super::object::{Object, code, given, minus_one, panicked, pointer};
-use super::{cq, cq_ex, device_ex, post, refuse, srq};
+use super::{cq, cq_ex, device_ex, mw, post, srq};
 use crate::device::{self, AsyncQueue, Limits};
 use crate::event::EventQueue;
 use crate::mr::PdNumber;
@@ -206,9 +206,10 @@ fn extended(device: *mut ibv_device, async_fd: c_int) -> verbs_context {
     let ops = ibv_context_ops {
         _compat_query_device: Some(ibv_query_device),
         _compat_query_port: Some(ibv_query_port),
+        alloc_mw: Some(mw::alloc_mw),
         // verbs.h calls these two without looking.
-        bind_mw: Some(refuse::bind_mw),
-        dealloc_mw: Some(refuse::dealloc_mw),
+        bind_mw: Some(mw::bind_mw),
+        dealloc_mw: Some(mw::dealloc_mw),
         poll_cq: Some(cq::poll_cq),
         req_notify_cq: Some(cq::req_notify_cq),
         post_srq_recv: Some(srq::post_srq_recv),

@@ -10,6 +10,7 @@
 //! | `context` | devices and contexts |
 //! | `gid` | the port's tables |
 //! | `pd` | protection domains and memory regions |
+//! | `mw` | memory windows |
 //! | `cq` | completion channels and queues |
 //! | `cq_ex` | extended completion queues |
 //! | `device_ex` | extended device attributes, the clock |
@@ -32,6 +33,7 @@ mod cq_ex;
 mod device_ex;
 mod events;
 mod gid;
+mod mw;
 mod object;
 mod pd;
 mod post;

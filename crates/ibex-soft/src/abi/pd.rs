@@ -26,7 +26,7 @@ use crate::os::set_errno;
 pub(super) struct Pd {
     pub(super) shared: Arc<Shared>,
     pub(super) number: PdNumber,
-    /// Regions and queue pairs in it: it cannot be freed before they are.
+    /// Regions, windows and queue pairs in it: it cannot be freed before they are.
     pub(super) users: AtomicU32,
 }
 
@@ -182,7 +182,7 @@ pub unsafe extern "C" fn ibv_reg_mr_iova2(
     pointer(|| unsafe { register(pd, addr, length, iova, access) })
 }
 
-/// `ibv_dereg_mr(3)`. Returns after the last copy from or to the memory.
+/// `ibv_dereg_mr(3)`. Returns after the last copy from or to the memory; `EBUSY` while windows are bound to it.
 ///
 /// # Safety
 /// `mr` came from a registration here; it is not used any more unless this fails.
@@ -192,7 +192,7 @@ pub unsafe extern "C" fn ibv_dereg_mr(mr: *mut ibv_mr) -> c_int {
         let inside = unsafe { MrObject::soft(given(mr)?) };
         let nic = inside.shared.nic()?;
         // The key may be gone already, with a context that was closed.
-        nic.deregister(inside.lkey);
+        nic.deregister(inside.lkey)?;
         let pd = inside.pd.lock().unwrap_or_else(PoisonError::into_inner).clone();
         pd.users.fetch_sub(1, Ordering::AcqRel);
         // SAFETY: the caller gives it up.
@@ -201,7 +201,7 @@ pub unsafe extern "C" fn ibv_dereg_mr(mr: *mut ibv_mr) -> c_int {
     })
 }
 
-/// `ibv_rereg_mr(3)`: the region keeps its keys.
+/// `ibv_rereg_mr(3)`: the region keeps its keys. `EBUSY` while windows are bound to it.
 ///
 /// # Safety
 /// As [`ibv_reg_mr`], for what the flags say is changed.
@@ -248,7 +248,7 @@ unsafe fn change(
     } else {
         current.clone()
     };
-    let old = nic.change_region(inside_mr.lkey, |region| region.access).ok_or(libc::EINVAL)?;
+    let old = nic.change_region(inside_mr.lkey, |region| region.access)?;
     let access = if flag(IBV_REREG_MR_CHANGE_ACCESS) { access } else { old };
     // SAFETY: the region is alive.
     let public = unsafe { &*mr };
@@ -262,8 +262,7 @@ unsafe fn change(
             fresh.iova = region.iova;
         }
         *region = fresh;
-    })
-    .ok_or(libc::EINVAL)?;
+    })?;
     target.users.fetch_add(1, Ordering::AcqRel);
     current.users.fetch_sub(1, Ordering::AcqRel);
     *current = target;

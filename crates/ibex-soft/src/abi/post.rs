@@ -13,13 +13,14 @@ use std::net::IpAddr;
 use ibex_proto::SendOp;
 use ibex_sys::{
     IBV_SEND_FENCE, IBV_SEND_INLINE, IBV_SEND_SIGNALED, IBV_SEND_SOLICITED, IBV_WR_ATOMIC_CMP_AND_SWP,
-    IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_WR_RDMA_READ, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_WRITE_WITH_IMM,
-    IBV_WR_SEND, IBV_WR_SEND_WITH_IMM, ibv_qp, ibv_recv_wr, ibv_send_wr, ibv_sge,
+    IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_WR_BIND_MW, IBV_WR_LOCAL_INV, IBV_WR_RDMA_READ, IBV_WR_RDMA_WRITE,
+    IBV_WR_RDMA_WRITE_WITH_IMM, IBV_WR_SEND, IBV_WR_SEND_WITH_IMM, IBV_WR_SEND_WITH_INV, ibv_qp, ibv_recv_wr,
+    ibv_send_wr, ibv_sge,
 };
 use ibex_wire::{Qkey, Qpn, Rkey};
 
 use super::object::code;
-use super::{ah, qp};
+use super::{ah, mw, qp};
 use crate::memory;
 use crate::mr::PdNumber;
 use crate::qp::{MAX_SGE, Payload, Poster, SendRequest};
@@ -114,7 +115,17 @@ fn send(poster: &mut Poster<'_>, wr: &ibv_send_wr) -> Result<(), i32> {
         None => (operation(wr, sges)?, None),
     };
     let copy = |out: &mut [u8]| copy_inline(sges, out);
-    let payload = if flag(IBV_SEND_INLINE) {
+    let bind;
+    let payload = if op.is_local() {
+        if wr.opcode == IBV_WR_BIND_MW {
+            // SAFETY: pointers and plain numbers, in force for this opcode.
+            let asked = unsafe { wr.tail.bind_mw };
+            bind = mw::type2(asked.mw, asked.rkey, &asked.bind_info)?;
+            Payload::Bind(&bind)
+        } else {
+            Payload::Gather(&[])
+        }
+    } else if flag(IBV_SEND_INLINE) {
         if op.awaits_data() {
             return Err(libc::EINVAL);
         }
@@ -167,6 +178,10 @@ fn operation(wr: &ibv_send_wr, sges: &[ibv_sge]) -> Result<SendOp, i32> {
         let imm = unsafe { wr.imm.imm_data };
         Some(imm.to_ne_bytes())
     };
+    let key = || {
+        // SAFETY: as above.
+        Rkey(unsafe { wr.imm.invalidate_rkey })
+    };
     let rdma = || {
         // SAFETY: plain numbers, in force for READ and WRITE.
         unsafe { wr.wr.rdma }
@@ -203,6 +218,9 @@ fn operation(wr: &ibv_send_wr, sges: &[ibv_sge]) -> Result<SendOp, i32> {
                 SendOp::FetchAdd { rkey, va, add: at.compare_add }
             }
         }
+        IBV_WR_SEND_WITH_INV => SendOp::Send { imm: None, inv: Some(key()) },
+        IBV_WR_LOCAL_INV => SendOp::LocalInv { rkey: key() },
+        IBV_WR_BIND_MW => SendOp::BindMw,
         _ => return Err(libc::EOPNOTSUPP),
     })
 }

@@ -9,7 +9,7 @@
 use std::ffi::{c_int, c_void};
 
 use ibex_sys::{
-    ibv_ah_attr, ibv_context, ibv_dm, ibv_gid, ibv_mr, ibv_mw, ibv_mw_bind, ibv_pd, ibv_qp,
+    ibv_ah_attr, ibv_context, ibv_dm, ibv_gid, ibv_mr, ibv_pd, ibv_qp,
 };
 
 use crate::os::set_errno;
@@ -42,8 +42,6 @@ fn nothing() {}
 
 refusals! {
     errno {
-        bind_mw(*mut ibv_qp, *mut ibv_mw, *mut ibv_mw_bind) -> c_int;
-        dealloc_mw(*mut ibv_mw) -> c_int;
         ibv_attach_mcast(*mut ibv_qp, *const ibv_gid, u16) -> c_int;
         ibv_detach_mcast(*mut ibv_qp, *const ibv_gid, u16) -> c_int;
         ibv_resolve_eth_l2_from_gid(*mut ibv_context, *mut ibv_ah_attr, *mut u8, *mut u16) -> c_int;

@@ -36,7 +36,7 @@ use ibex_proto::Nanos;
 
 use crate::cq::Cq;
 use crate::device::{AsyncEvent, AsyncQueue};
-use crate::mr::{Keys, MrTable, PdNumber, Region};
+use crate::mr::{Held, Keys, MrTable, PdNumber, Region, WindowKind};
 use crate::net::{Config, NetError, TxBatch, Wire};
 use crate::os::EventFd;
 use crate::qp::Qp;
@@ -184,18 +184,43 @@ impl Nic {
     }
 
     /// Removes a region. When this returns no copy from or to it is in progress and none will start (fence F3).
-    pub(crate) fn deregister(&self, lkey: u32) -> Option<Region> {
-        self.mrs.write().unwrap_or_else(PoisonError::into_inner).remove(lkey)
+    ///
+    /// # Errors
+    /// `EBUSY` while windows are bound to it; then it is still there.
+    pub(crate) fn deregister(&self, lkey: u32) -> Result<(), i32> {
+        match self.mrs.write().unwrap_or_else(PoisonError::into_inner).remove(lkey) {
+            // The key may be gone already, with a context that was closed.
+            Ok(_) | Err(Held::Gone) => Ok(()),
+            Err(held) => Err(held.errno()),
+        }
     }
 
-    /// Removes all regions of these domains.
+    /// Makes a memory window; its key. `None` if there are too many.
+    pub(crate) fn add_window(&self, pd: PdNumber, kind: WindowKind) -> Option<u32> {
+        self.mrs.write().unwrap_or_else(PoisonError::into_inner).insert_window(pd, kind)
+    }
+
+    /// Frees a memory window. When this returns no copy through it is in progress and none will start.
+    pub(crate) fn remove_window(&self, pd: PdNumber, key: u32) {
+        self.mrs.write().unwrap_or_else(PoisonError::into_inner).remove_window(pd, key);
+    }
+
+    /// Removes all regions and windows of these domains.
     pub(crate) fn deregister_domains(&self, domains: &[PdNumber]) {
         self.mrs.write().unwrap_or_else(PoisonError::into_inner).remove_domains(domains);
     }
 
     /// Changes a region in place.
-    pub(crate) fn change_region<R>(&self, lkey: u32, change: impl FnOnce(&mut Region) -> R) -> Option<R> {
-        self.mrs.write().unwrap_or_else(PoisonError::into_inner).region_mut(lkey).map(change)
+    ///
+    /// # Errors
+    /// `EINVAL` if there is no such region, `EBUSY` while windows are bound to it; then nothing has changed.
+    pub(crate) fn change_region<R>(
+        &self,
+        lkey: u32,
+        change: impl FnOnce(&mut Region) -> R,
+    ) -> Result<R, i32> {
+        let mut mrs = self.mrs.write().unwrap_or_else(PoisonError::into_inner);
+        mrs.region_mut(lkey).map(change).map_err(Held::errno)
     }
 
     /// Makes a queue pair reachable.
@@ -216,7 +241,7 @@ impl Nic {
                 // The program may have seen what the peer still waits to have acknowledged.
                 qp.drive(self, &mrs, &mut inner);
             }
-            qp.reset(&mut inner);
+            qp.reset(&mrs, &mut inner);
             // A timer must not find a later queue pair of this number.
             self.timers.lock().unwrap_or_else(PoisonError::into_inner).remove(inner.timer, num);
         }

@@ -52,7 +52,7 @@ impl Qp {
         if !inner.accepts(source) {
             return false;
         }
-        let mut hands = Hands { mrs, pd: self.pd, send: &inner.send, recv: &mut inner.recv };
+        let mut hands = Hands { mrs, pd: self.pd, qpn: self.num, send: &inner.send, recv: &mut inner.recv };
         if self.is_datagram() {
             let grh = ah::write_header(source, self.own, udp_len(packet));
             inner.proto.handle_datagram(now, packet, &grh, &mut hands);
@@ -176,7 +176,7 @@ impl Qp {
             return;
         };
         let proto = &mut inner.proto;
-        let mut hands = Hands { mrs, pd: self.pd, send: &inner.send, recv: &mut inner.recv };
+        let mut hands = Hands { mrs, pd: self.pd, qpn: self.num, send: &inner.send, recv: &mut inner.recv };
         if proto.owes_only_ack() && peer.address == nic.wire.address() {
             // A batch's last packet may be shorter than the others: behind a request the acknowledgement costs nothing.
             // A device like this one takes the batch as a whole; others see an answer before the acknowledgement of
@@ -193,7 +193,7 @@ impl Qp {
     /// [`Qp::transmit`] where each packet has a destination of its own.
     fn transmit_datagrams(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch, now: Nanos) {
         let Inner { proto, send, recv, .. } = inner;
-        let mut hands = Hands { mrs, pd: self.pd, send, recv };
+        let mut hands = Hands { mrs, pd: self.pd, qpn: self.num, send, recv };
         while let Some(to) = proto.next_address().and_then(|cookie| hands.send.peer(cookie)) {
             let pushed = tx.push(&nic.wire, to, |buf| {
                 proto.poll_transmit(now, &mut hands, buf).map_or(0, |packet| packet.len)

@@ -16,6 +16,8 @@ use crate::mr::{MrFault, MrTable, PdNumber, access};
 pub(crate) struct Hands<'a> {
     pub(crate) mrs: &'a MrTable,
     pub(crate) pd: PdNumber,
+    /// The queue pair's number.
+    pub(crate) qpn: u32,
     pub(crate) send: &'a SendQueue,
     pub(crate) recv: &'a mut RecvQueue,
 }
@@ -121,26 +123,27 @@ impl Host for Hands<'_> {
         access: RemoteAccess,
     ) -> Result<(), RemoteFault> {
         // The transport's rights have the bits of the verbs' access flags.
-        self.mrs.remote(self.pd, rkey.0, va, u64::from(len), u32::from(access.0))?;
+        self.mrs.remote(self.pd, self.qpn, rkey.0, va, u64::from(len), u32::from(access.0))?;
         Ok(())
     }
 
     fn write_remote(&mut self, rkey: Rkey, va: u64, data: &[u8], last: bool) -> Result<(), RemoteFault> {
         let len = data.len() as u64;
-        let (memory, at) = self.mrs.remote(self.pd, rkey.0, va, len, access::REMOTE_WRITE)?;
-        memory.write(at, data, last);
+        let found = self.mrs.remote(self.pd, self.qpn, rkey.0, va, len, access::REMOTE_WRITE)?;
+        found.memory.write(found.at, data, last);
         Ok(())
     }
 
     fn read_remote(&mut self, rkey: Rkey, va: u64, out: &mut [u8]) -> Result<(), RemoteFault> {
         let len = out.len() as u64;
-        let (memory, at) = self.mrs.remote(self.pd, rkey.0, va, len, access::REMOTE_READ)?;
-        memory.read(at, out);
+        let found = self.mrs.remote(self.pd, self.qpn, rkey.0, va, len, access::REMOTE_READ)?;
+        found.memory.read(found.at, out);
         Ok(())
     }
 
     fn atomic(&mut self, rkey: Rkey, va: u64, op: AtomicOp) -> Result<u64, RemoteFault> {
-        let (memory, at) = self.mrs.remote(self.pd, rkey.0, va, 8, access::REMOTE_ATOMIC)?;
+        let found = self.mrs.remote(self.pd, self.qpn, rkey.0, va, 8, access::REMOTE_ATOMIC)?;
+        let (memory, at) = (found.memory, found.at);
         if !memory.is_word(at) {
             return Err(RemoteFault::Invalid);
         }
@@ -150,16 +153,16 @@ impl Host for Hands<'_> {
         })
     }
 
-    fn invalidate(&mut self, _rkey: Rkey) -> Result<(), RemoteFault> {
-        // Only windows and fast-registered regions can be invalidated by a peer; this device has neither yet.
-        Err(RemoteFault::Access)
+    fn invalidate(&mut self, rkey: Rkey) -> Result<(), RemoteFault> {
+        Ok(self.mrs.invalidate(self.pd, self.qpn, rkey.0)?)
     }
 
-    fn local_invalidate(&mut self, _rkey: Rkey) -> Result<(), LocalFault> {
-        Err(LocalFault::Window)
+    fn local_invalidate(&mut self, rkey: Rkey) -> Result<(), LocalFault> {
+        self.mrs.invalidate(self.pd, self.qpn, rkey.0).map_err(|_| LocalFault::Window)
     }
 
-    fn bind(&mut self, _cookie: u64) -> Result<(), LocalFault> {
-        Err(LocalFault::Window)
+    fn bind(&mut self, cookie: u64) -> Result<(), LocalFault> {
+        let bind = self.send.bind(cookie).ok_or(LocalFault::Operation)?;
+        self.mrs.bind(self.pd, self.qpn, bind).map_err(|_| LocalFault::Window)
     }
 }

@@ -42,7 +42,7 @@ use ibex_wire::{Mtu, Pkey, Psn, Qkey, Qpn};
 use crate::cq::Cq;
 use crate::device::{AsyncEvent, AsyncQueue, Limits};
 use crate::event::Unacked;
-use crate::mr::{PdNumber, access};
+use crate::mr::{MrTable, PdNumber, access};
 use crate::net::Peer;
 use crate::nic::Nic;
 use crate::srq::Srq;
@@ -215,7 +215,7 @@ impl Qp {
             }
         }
         if to == IBV_QPS_RESET {
-            self.reset(&mut inner);
+            self.reset(&mrs, &mut inner);
             return Ok(to);
         }
         transition::apply(&mut inner.attr, attr, mask);
@@ -235,7 +235,8 @@ impl Qp {
     }
 
     /// Forgets everything: back to RESET, with its completions removed from both queues.
-    pub(crate) fn reset(&self, inner: &mut Inner) {
+    pub(crate) fn reset(&self, mrs: &MrTable, inner: &mut Inner) {
+        mrs.revoke_all(self.num);
         inner.proto.reset();
         inner.send.clear();
         inner.recv.clear();

@@ -97,6 +97,7 @@ impl Poster<'_> {
             Payload::Gather(list) => hands::capacity(list),
             Payload::Inline(len, _) if len as usize > inner.send.max_inline() => return Err(libc::EINVAL),
             Payload::Inline(len, _) => len,
+            Payload::Bind(_) => 0,
         };
         if len > MAX_MESSAGE {
             return Err(libc::EINVAL);

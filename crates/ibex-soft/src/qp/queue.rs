@@ -1,7 +1,7 @@
 //! Send and receive queues: where work requests stand until they complete.
 //!
 //! Owns the slots of both queues with their scatter/gather lists and inline data; all memory is taken when the queue
-//! pair is created. Does not own execution (`ibex-proto`) nor access to memory ([`super::hands`]).
+//! pair is created, but for windows. Does not own execution (`ibex-proto`) nor access to memory ([`super::hands`]).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use ibex_sys::ibv_sge;
 
 use crate::cq::Unpolled;
-use crate::mr::PdNumber;
+use crate::mr::{Bind, PdNumber};
 use crate::net::Peer;
 use crate::srq::Srq;
 
@@ -29,6 +29,8 @@ pub(crate) enum Payload<'a> {
     Gather(&'a [ibv_sge]),
     /// So many bytes that the function copies, at once.
     Inline(u32, &'a dyn Fn(&mut [u8])),
+    /// None, but what a window is bound to.
+    Bind(&'a Bind),
 }
 
 /// A send request in its slot.
@@ -48,6 +50,8 @@ pub(crate) struct SendQueue {
     inline: Box<[u8]>,
     /// Where each datagram goes; empty for connections.
     peers: Box<[Option<Peer>]>,
+    /// What each request to bind is for; empty until the first of them.
+    binds: Box<[Bind]>,
     max_sge: usize,
     max_inline: usize,
     /// Slot of the next request.
@@ -66,6 +70,7 @@ impl SendQueue {
             sges: vec![ibv_sge::default(); depth * max_sge].into_boxed_slice(),
             inline: vec![0; depth * max_inline].into_boxed_slice(),
             peers: Box::default(),
+            binds: Box::default(),
             max_sge,
             max_inline,
             next: 0,
@@ -100,6 +105,7 @@ impl SendQueue {
     /// Puts a request into the vacant slot. The caller has checked that there is one and that the payload is within the
     /// limits the queue was made with.
     pub(crate) fn push(&mut self, wr_id: u64, payload: Payload<'_>) {
+        let depth = self.slots.len();
         let slot = &mut self.slots[self.next];
         slot.wr_id = wr_id;
         match payload {
@@ -114,6 +120,13 @@ impl SendQueue {
                 copy(&mut self.inline[at..at + len as usize]);
                 slot.sges = 0;
                 slot.inline = Some(len);
+            }
+            Payload::Bind(bind) => {
+                if self.binds.is_empty() {
+                    self.binds = vec![Bind::default(); depth].into_boxed_slice();
+                }
+                self.binds[self.next] = *bind;
+                (slot.sges, slot.inline) = (0, None);
             }
         }
         self.next = if self.next + 1 == self.slots.len() { 0 } else { self.next + 1 };
@@ -139,6 +152,11 @@ impl SendQueue {
         let len = self.slots[index].inline? as usize;
         let at = index * self.max_inline;
         Some(&self.inline[at..at + len])
+    }
+
+    /// What a request to bind is for.
+    pub(crate) fn bind(&self, cookie: u64) -> Option<&Bind> {
+        self.binds.get(cookie as usize)
     }
 
     /// Elements a gather list may have.

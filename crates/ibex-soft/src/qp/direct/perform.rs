@@ -8,8 +8,7 @@ use ibex_sys::ibv_sge;
 use ibex_wire::{Qpn, Rkey};
 
 use super::copy::{Bytes, List, Staged, transfer};
-use crate::memory::UserMemory;
-use crate::mr::MrTable;
+use crate::mr::{Found, MrTable};
 use crate::qp::hands::capacity;
 use crate::qp::queue::Payload;
 use crate::qp::{Inner, Qp};
@@ -39,6 +38,7 @@ impl<'a> From<Payload<'a>> for Source<'a> {
         match payload {
             Payload::Gather(list) => Source::List(list),
             Payload::Inline(len, copy) => Source::Inline(len, copy),
+            Payload::Bind(_) => Source::List(&[]),
         }
     }
 }
@@ -68,13 +68,13 @@ pub(super) fn perform(
     };
     let rights = theirs.proto.as_rc()?.access();
     let granted = |need: RemoteAccess| rights.contains(need).then_some(u32::from(need.0));
-    let remote = |rkey: Rkey, va: u64, need: RemoteAccess| -> Option<Option<(&UserMemory, usize)>> {
+    let remote = |rkey: Rkey, va: u64, need: RemoteAccess| -> Option<Option<Found<'_>>> {
         let need = granted(need)?;
         // Nothing to be moved is allowed whatever the key: IBTA 9.7.4.1.2 checks none then.
         if len == 0 {
             return Some(None);
         }
-        mrs.remote(target.pd, rkey.0, va, u64::from(len), need).ok().map(Some)
+        mrs.remote(target.pd, target.num, rkey.0, va, u64::from(len), need).ok().map(Some)
     };
     let arrived = |cookie: u64, opcode: WcOpcode, imm: Option<[u8; 4]>| RecvCompletion {
         cookie,
@@ -109,7 +109,7 @@ pub(super) fn perform(
                 Some(_) => Some(theirs.recv.take()?),
                 None => None,
             };
-            let done = to.is_none_or(|to| transfer(payload, Bytes::Memory(to.0, to.1), len as usize));
+            let done = to.is_none_or(|to| transfer(payload, Bytes::Memory(to.memory, to.at), len as usize));
             match (done, cookie) {
                 (true, None) => Some(None),
                 (true, Some(cookie)) => Some(Some(arrived(cookie, WcOpcode::RECV_RDMA_WITH_IMM, imm))),
@@ -122,11 +122,12 @@ pub(super) fn perform(
         }
         SendOp::Read { rkey, va } => {
             let from = remote(rkey, va, RemoteAccess::READ)?;
-            from.is_none_or(|from| transfer(Bytes::Memory(from.0, from.1), payload, len as usize))
+            from.is_none_or(|from| transfer(Bytes::Memory(from.memory, from.at), payload, len as usize))
                 .then_some(None)
         }
         SendOp::CompareSwap { rkey, va, .. } | SendOp::FetchAdd { rkey, va, .. } => {
-            let (memory, at) = remote(rkey, va, RemoteAccess::ATOMIC)??;
+            let found = remote(rkey, va, RemoteAccess::ATOMIC)??;
+            let (memory, at) = (found.memory, found.at);
             let Bytes::List(list) = payload else { return None };
             if !va.is_multiple_of(8) || !memory.is_word(at) || !list.takes(8) {
                 return None;
