@@ -1,0 +1,390 @@
+//! Connection management of a NIC: communication identifiers, listeners, and queue pair 1 behind them.
+//!
+//! Owns which identifier an event of the state machine (`ibex_proto::cm`) is for, which process a management datagram
+//! is for, and when the state machine is driven: by whoever calls it, by the receive engine, and by the NIC's timers
+//! (under the number of queue pair 1). Does not own the protocol, nor the C side ([`crate::abi`]).
+//!
+//! | file | owns |
+//! |---|---|
+//! | `commands` | what programs ask for |
+//! | `id` | one identifier |
+//! | `event` | channels |
+//! | `ports` | who has which port |
+//!
+//! # Whose datagram
+//! Datagrams for queue pair 1 arrive at whoever holds the RoCE port. An answer names the connection as its receiver does,
+//! and that name begins with the receiver's slot; a request names a service, which its listener's mailbox is named
+//! after ([`crate::net`]). Who receives what is another process's passes it on; a request that nobody listens for is
+//! refused by whoever receives it. Between processes of one address datagrams go straight to the receiver.
+//!
+//! # Locks
+//! Engine → service → identifier → channel. Programs' threads send what they caused after they have given the service's
+//! lock back; queue pairs are never moved under it.
+
+mod commands;
+mod event;
+mod id;
+mod ports;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ibex_proto::Nanos;
+use ibex_proto::cm::{Cm, CmConfig, ConnId, Disconnect, Event, ListenerId, SidrId, Transmit};
+use ibex_wire::mad::{GSI_QKEY, Gid, Guid, MAD_LEN, Route, ServiceId};
+use ibex_wire::{Bth, Deth, Header as _, Opcode, Packet, Psn, Qpn};
+
+use crate::device;
+use crate::net::{Peer, Wire, qpn, random};
+use crate::nic::Nic;
+
+pub(crate) use commands::{Accept, Call, port_space};
+pub(crate) use event::{Channel, Queued, What};
+pub(crate) use id::{Id, Options, Phase};
+use ports::Ports;
+
+/// The queue pair of management datagrams.
+pub(crate) const QPN: u32 = 1;
+
+/// Bytes of a management datagram as a packet.
+const PACKET: usize = Bth::LEN + Deth::LEN + MAD_LEN;
+
+/// Datagrams that may wait to be looked at: a round of the engine brings no more than that.
+const INBOX: usize = 1024;
+
+/// The service of a NIC.
+pub(crate) struct Service {
+    inner: Mutex<Inner>,
+    inbox: Mutex<Vec<Letter>>,
+    mail: AtomicBool,
+    ports: Arc<Ports>,
+}
+
+/// A received datagram.
+struct Letter {
+    source: IpAddr,
+    from_qpn: Qpn,
+    packet: Box<[u8; PACKET]>,
+}
+
+/// A datagram to be sent over the network.
+struct Outgoing {
+    to: Peer,
+    packet: [u8; PACKET],
+}
+
+struct Inner {
+    cm: Cm,
+    conns: HashMap<ConnId, Arc<Id>>,
+    sidrs: HashMap<SidrId, Arc<Id>>,
+    listeners: HashMap<ListenerId, Arc<Id>>,
+    /// Services listened for here.
+    services: HashMap<ServiceId, ListenerId>,
+    /// Requests no identifier was made for yet: their listener, and what happened to them meanwhile.
+    pending: HashMap<ConnId, (Arc<Id>, Vec<What>)>,
+    /// When a timer of the NIC will look here; `Nanos::MAX` if none will.
+    timer: Nanos,
+    /// Sequence number of the last datagram.
+    psn: u32,
+}
+
+impl Service {
+    /// A service without identifiers.
+    pub(crate) fn new(wire: &Wire) -> Service {
+        let guid = Guid(u64::from_be(device::guid(wire.address())));
+        let config = CmConfig::new(wire.first_slot(), [random(), random()], guid);
+        let inner = Inner {
+            cm: Cm::new(config),
+            conns: HashMap::new(),
+            sidrs: HashMap::new(),
+            listeners: HashMap::new(),
+            services: HashMap::new(),
+            pending: HashMap::new(),
+            timer: Nanos::MAX,
+            psn: random() as u32,
+        };
+        Service {
+            inner: Mutex::new(inner),
+            inbox: Mutex::default(),
+            mail: AtomicBool::new(false),
+            ports: Arc::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Vec<Letter>> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a packet for queue pair 1, to be looked at by [`Service::work`]. What is no management datagram, or has not
+    /// the key of that queue pair, is dropped (IBTA 9.6.1.5.3); so is what comes too fast.
+    pub(crate) fn deliver(&self, source: IpAddr, bytes: &[u8], packet: &Packet<'_>) {
+        let Some(deth) = packet.deth() else { return };
+        if packet.opcode() != Opcode::UD_SEND_ONLY || deth.qkey != GSI_QKEY {
+            return;
+        }
+        let Ok(packet) = <&[u8; PACKET]>::try_from(bytes) else { return };
+        let mut inbox = self.inbox();
+        if inbox.len() < INBOX {
+            inbox.push(Letter { source, from_qpn: deth.src_qpn, packet: Box::new(*packet) });
+            self.mail.store(true, Ordering::Release);
+        }
+    }
+
+    /// Looks at what was delivered. Called by the receive engine at the end of a round.
+    pub(crate) fn work(&self, nic: &Nic) {
+        if !self.mail.load(Ordering::Acquire) {
+            return;
+        }
+        self.mail.store(false, Ordering::Release);
+        let letters = std::mem::take(&mut *self.inbox());
+        let to = Gid::from(nic.wire.address());
+        let (_, outgoing) = self.with(nic, |inner, now| {
+            for letter in letters {
+                let mad = &letter.packet[PACKET - MAD_LEN..];
+                // What cannot be read is nobody's; the state machine counts it.
+                let owner = Route::of(mad).map_or(Owner::Here, |route| inner.owner(nic, route));
+                let passed = match owner {
+                    Owner::Here => false,
+                    Owner::Slot(slot) => {
+                        // Lost, if its owner is gone or does not keep up; its sender repeats it.
+                        let _ = nic.wire.relay(slot, letter.source, &letter.packet[..]);
+                        true
+                    }
+                    Owner::Listener(service) => post(&nic.wire, service, letter.source, &letter.packet[..]),
+                };
+                if !passed {
+                    inner.cm.handle_mad(now, Gid::from(letter.source), to, letter.from_qpn, mad);
+                }
+            }
+        });
+        send(nic, outgoing);
+    }
+
+    /// The NIC's timer for this service has come.
+    pub(crate) fn timeout(&self, nic: &Nic) {
+        self.run(nic, |inner, now| {
+            inner.timer = Nanos::MAX;
+            inner.cm.handle_timeout(now);
+        });
+    }
+
+    /// The process ends: peers are told of connections it leaves behind. Waits for no lock.
+    pub(crate) fn end(&self, nic: &Nic) {
+        let Ok(mut inner) = self.inner.try_lock() else { return };
+        let now = nic.now();
+        let left: Vec<ConnId> = inner.conns.keys().chain(inner.pending.keys()).copied().collect();
+        for conn in left {
+            inner.cm.release(now, conn);
+        }
+        let outgoing = inner.settle(nic, now);
+        drop(inner);
+        send(nic, outgoing);
+    }
+
+    /// Runs a command, and sends what it gives rise to.
+    fn run<R>(&self, nic: &Nic, command: impl FnOnce(&mut Inner, Nanos) -> R) -> R {
+        let (result, outgoing) = self.with(nic, command);
+        send(nic, outgoing);
+        result
+    }
+
+    fn with<R>(&self, nic: &Nic, command: impl FnOnce(&mut Inner, Nanos) -> R) -> (R, Vec<Outgoing>) {
+        let mut inner = self.lock();
+        let now = nic.now();
+        let result = command(&mut inner, now);
+        let outgoing = inner.settle(nic, now);
+        (result, outgoing)
+    }
+}
+
+/// Whose a datagram is that is on this address.
+enum Owner {
+    Here,
+    Slot(u16),
+    Listener(ServiceId),
+}
+
+impl Inner {
+    fn owner(&self, nic: &Nic, route: Route) -> Owner {
+        match route {
+            Route::Service(service) if self.services.contains_key(&service) => Owner::Here,
+            Route::Service(service) => Owner::Listener(service),
+            Route::Connection(id) => {
+                // The upper ten bits, by which the state machine was told to begin its names.
+                let slot = (id.0 >> 22) as u16;
+                if slot == 0 || nic.wire.owns(slot) { Owner::Here } else { Owner::Slot(slot) }
+            }
+            // A caller that gave up before it was answered: it is taken for silent a little later.
+            Route::Unnamed(_) => Owner::Here,
+        }
+    }
+
+    /// Deals with everything the state machine has to say; what is to be sent over the network.
+    fn settle(&mut self, nic: &Nic, now: Nanos) -> Vec<Outgoing> {
+        let mut outgoing = Vec::new();
+        loop {
+            while let Some(event) = self.cm.poll_event() {
+                self.dispatch(now, event);
+            }
+            let Some(transmit) = self.cm.poll_transmit() else { break };
+            self.transmit(nic, now, &transmit, &mut outgoing);
+        }
+        let due = self.cm.poll_timeout().unwrap_or(Nanos::MAX);
+        if due < self.timer {
+            nic.timer(self.timer, due, QPN);
+            self.timer = due;
+        }
+        outgoing
+    }
+
+    /// Sends a datagram inside this address, or lists it.
+    fn transmit(&mut self, nic: &Nic, now: Nanos, transmit: &Transmit, outgoing: &mut Vec<Outgoing>) {
+        let own = nic.wire.address();
+        // The program's address was checked when it was resolved; a peer's came from a packet.
+        let Some(address) = device::address_of(transmit.remote.0, own) else { return };
+        self.psn = self.psn.wrapping_add(1);
+        let packet = packet(self.psn, &transmit.mad);
+        if address != own {
+            outgoing.push(Outgoing { to: Peer { address, qpn: QPN }, packet });
+            return;
+        }
+        let Ok(route) = Route::of(&transmit.mad) else { return };
+        let passed = match self.owner(nic, route) {
+            Owner::Here => false,
+            Owner::Slot(slot) => {
+                outgoing.push(Outgoing { to: Peer { address, qpn: qpn::join(slot, QPN) }, packet });
+                true
+            }
+            Owner::Listener(service) => post(&nic.wire, service, own, &packet),
+        };
+        if !passed {
+            self.cm.handle_mad(now, transmit.local, transmit.remote, Qpn::new(QPN), &transmit.mad);
+        }
+    }
+
+    /// Queues an event for whom it is.
+    fn dispatch(&mut self, now: Nanos, event: Event) {
+        match event {
+            Event::Request { listener, conn, request } => match self.listeners.get(&listener) {
+                Some(id) => {
+                    self.pending.insert(conn, (id.clone(), Vec::new()));
+                    push(id, What::Request(conn, request));
+                }
+                None => self.cm.release(now, conn),
+            },
+            Event::SidrRequest { listener, sidr, request } => {
+                if let Some(id) = self.listeners.get(&listener) {
+                    push(id, What::SidrRequest(sidr, request));
+                }
+            }
+            Event::Reply { conn, reply } => self.tell(conn, What::Reply(reply)),
+            Event::Established { conn, private } => {
+                let private = private.map_or_else(Vec::new, |private| private.to_vec());
+                self.tell(conn, What::Established(private));
+            }
+            Event::Rejected { conn, reason, private, .. } => {
+                self.tell(conn, What::Rejected(reason.0, private.to_vec()));
+                self.forget(conn);
+            }
+            Event::Unreachable { conn, .. } => {
+                self.tell(conn, What::Unreachable);
+                self.forget(conn);
+            }
+            Event::DisconnectRequested { conn, private } => {
+                self.tell(conn, What::Disconnected(private.to_vec()));
+            }
+            Event::Disconnected { conn, how } => {
+                let private = match how {
+                    Disconnect::Answered(private) => private.to_vec(),
+                    Disconnect::Crossed(private) => private.to_vec(),
+                    _ => Vec::new(),
+                };
+                self.tell(conn, What::Disconnected(private));
+            }
+            Event::TimewaitExit { conn } => {
+                self.tell(conn, What::TimewaitExit);
+                self.forget(conn);
+            }
+            Event::SidrReply { sidr, reply } => {
+                if let Some(id) = self.sidrs.remove(&sidr) {
+                    push(&id, What::SidrReply(reply));
+                }
+            }
+            Event::SidrUnreachable { sidr } => {
+                if let Some(id) = self.sidrs.remove(&sidr) {
+                    push(&id, What::Unreachable);
+                }
+            }
+            // "The peer has it and needs more time" is for the state machine alone; so is what it learns later.
+            _ => {}
+        }
+    }
+
+    /// Queues an event of a connection.
+    fn tell(&mut self, conn: ConnId, what: What) {
+        if let Some(id) = self.conns.get(&conn) {
+            push(id, what);
+        } else if let Some((_, early)) = self.pending.get_mut(&conn) {
+            early.push(what);
+        }
+    }
+
+    /// Takes a connection that is gone off the list.
+    fn forget(&mut self, conn: ConnId) {
+        if self.cm.state(conn).is_none() {
+            self.conns.remove(&conn);
+        }
+    }
+}
+
+/// Queues an event, unless it is the second end of one connection.
+fn push(id: &Arc<Id>, what: What) {
+    match &what {
+        What::Disconnected(_) if !id.end() => return,
+        // Who called may have the answer by now.
+        What::Established(_) | What::Rejected(..) | What::Unreachable => drop(id.state().called.take()),
+        _ => {}
+    }
+    id.channel().push(Queued { id: id.clone(), what });
+}
+
+/// Passes a request on to the listener of a service; false if there is none on this address.
+fn post(wire: &Wire, service: ServiceId, source: IpAddr, packet: &[u8]) -> bool {
+    let sent = wire.post(&ports::mailbox(service), source, packet);
+    // A full mailbox is a lost datagram, which its sender repeats.
+    !sent.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+/// A datagram as a packet.
+fn packet(psn: u32, mad: &[u8; MAD_LEN]) -> [u8; PACKET] {
+    let mut packet = [0; PACKET];
+    let bth = Bth::new(Opcode::UD_SEND_ONLY, Qpn::new(QPN), Psn::new(psn));
+    let deth = Deth { qkey: GSI_QKEY, src_qpn: Qpn::new(QPN) };
+    // `PACKET` is the sum of the three.
+    if let Some(rest) = bth.put(&mut packet).and_then(|rest| deth.put(rest)) {
+        rest.copy_from_slice(mad);
+    }
+    packet
+}
+
+/// Sends over the network.
+fn send(nic: &Nic, outgoing: Vec<Outgoing>) {
+    if outgoing.is_empty() {
+        return;
+    }
+    let mut tx = nic.batch();
+    for Outgoing { to, packet } in outgoing {
+        tx.push(&nic.wire, to, |room| {
+            room[..PACKET].copy_from_slice(&packet);
+            PACKET
+        });
+    }
+    tx.flush(&nic.wire);
+    nic.return_batch(tx);
+}
