@@ -9,6 +9,7 @@
 #![allow(unsafe_code, dead_code, reason = "each test binary uses a part")]
 
 pub(crate) mod peer;
+pub(crate) mod services;
 
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -274,6 +275,8 @@ impl Drop for Cq {
 /// Sizes and attributes of a queue pair.
 #[derive(Clone, Copy)]
 pub(crate) struct Wish {
+    pub(crate) service: ibv_qp_type,
+    pub(crate) qkey: u32,
     pub(crate) cap: ibv_qp_cap,
     pub(crate) sig_all: bool,
     pub(crate) access: u32,
@@ -294,6 +297,8 @@ impl Default for Wish {
             max_inline_data: 128,
         };
         Wish {
+            service: IBV_QPT_RC,
+            qkey: 0x1111_2222,
             cap,
             sig_all: false,
             access: 14,
@@ -314,7 +319,7 @@ pub(crate) struct Endpoint {
     pub(crate) gid: [u8; 16],
 }
 
-/// A reliable queue pair.
+/// A queue pair, reliable unless wished otherwise.
 pub(crate) struct Qp {
     pub(crate) qp: *mut ibv_qp,
     pub(crate) pd: Arc<Pd>,
@@ -322,6 +327,7 @@ pub(crate) struct Qp {
     pub(crate) recv: Arc<Cq>,
     pub(crate) wish: Wish,
     pub(crate) psn: u32,
+    pub(crate) srq: Option<Arc<services::Srq>>,
 }
 // SAFETY: as for Context.
 unsafe impl Send for Qp {}
@@ -331,11 +337,23 @@ unsafe impl Sync for Qp {}
 impl Qp {
     /// In INIT.
     pub(crate) fn create(pd: &Arc<Pd>, send: &Arc<Cq>, recv: &Arc<Cq>, wish: Wish) -> Qp {
+        Qp::create_on(pd, send, recv, wish, None)
+    }
+
+    /// In INIT, with a shared receive queue if one is given.
+    pub(crate) fn create_on(
+        pd: &Arc<Pd>,
+        send: &Arc<Cq>,
+        recv: &Arc<Cq>,
+        wish: Wish,
+        srq: Option<&Arc<services::Srq>>,
+    ) -> Qp {
         let mut init = ibv_qp_init_attr {
             send_cq: send.0,
             recv_cq: recv.0,
             cap: wish.cap,
-            qp_type: IBV_QPT_RC,
+            qp_type: wish.service,
+            srq: srq.map_or(null_mut(), |srq| srq.srq),
             sq_sig_all: i32::from(wish.sig_all),
             ..Default::default()
         };
@@ -343,7 +361,8 @@ impl Qp {
         assert!(!qp.is_null(), "create_qp: {}", std::io::Error::last_os_error());
         // Any 24 bits will do; near the top, so that tests wrap.
         let psn = 0xff_fff0 ^ (c!((*qp).qp_num) & 0xf);
-        let qp = Qp { qp, pd: pd.clone(), send: send.clone(), recv: recv.clone(), wish, psn };
+        let qp =
+            Qp { qp, pd: pd.clone(), send: send.clone(), recv: recv.clone(), wish, psn, srq: srq.cloned() };
         qp.init();
         qp
     }
@@ -353,9 +372,11 @@ impl Qp {
             qp_state: IBV_QPS_INIT,
             port_num: 1,
             qp_access_flags: self.wish.access,
+            qkey: self.wish.qkey,
             ..Default::default()
         };
-        let mask = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS;
+        let rights = if self.wish.service == IBV_QPT_UD { IBV_QP_QKEY } else { IBV_QP_ACCESS_FLAGS };
+        let mask = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | rights;
         self.modify(&mut attr, mask);
     }
 
@@ -392,13 +413,12 @@ impl Qp {
         attr.ah_attr.grh.dgid = ibv_gid { raw: to.gid };
         attr.ah_attr.grh.sgid_index = 1;
         attr.ah_attr.grh.hop_limit = 64;
-        let mask = IBV_QP_STATE
-            | IBV_QP_AV
-            | IBV_QP_PATH_MTU
-            | IBV_QP_DEST_QPN
-            | IBV_QP_RQ_PSN
-            | IBV_QP_MAX_DEST_RD_ATOMIC
-            | IBV_QP_MIN_RNR_TIMER;
+        let connected = IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN;
+        let mask = match self.wish.service {
+            IBV_QPT_UD => IBV_QP_STATE,
+            IBV_QPT_UC => connected,
+            _ => connected | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER,
+        };
         self.modify(&mut attr, mask);
     }
 
@@ -412,12 +432,12 @@ impl Qp {
             max_rd_atomic: 4,
             ..Default::default()
         };
-        let mask = IBV_QP_STATE
-            | IBV_QP_SQ_PSN
-            | IBV_QP_TIMEOUT
-            | IBV_QP_RETRY_CNT
-            | IBV_QP_RNR_RETRY
-            | IBV_QP_MAX_QP_RD_ATOMIC;
+        let mask = IBV_QP_STATE | IBV_QP_SQ_PSN;
+        let mask = if self.wish.service == IBV_QPT_RC {
+            mask | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC
+        } else {
+            mask
+        };
         self.modify(&mut attr, mask);
     }
 
