@@ -110,7 +110,7 @@ fn raw_qp(pd: &Arc<Pd>, cq: &CqEx) -> Qp {
     };
     let qp = c!((v().create_qp)(pd.0, &mut init));
     assert!(!qp.is_null());
-    let qp = Qp { qp, pd: pd.clone(), send: idle.clone(), recv: idle, wish, psn: 7 };
+    let qp = Qp { qp, pd: pd.clone(), send: idle.clone(), recv: idle, wish, psn: 7, srq: None };
     qp.init();
     qp
 }
