@@ -37,6 +37,10 @@ impl Requester {
         match aeth.syndrome {
             Syndrome::Ack { .. } if number < self.high => {
                 self.acknowledge(now, number + 1, out);
+                if self.una == self.recovery.proof {
+                    // What came after the gap has not been kept.
+                    self.repair(now, out);
+                }
             }
             Syndrome::RnrNak { timer } if number < self.high => {
                 self.handle_rnr(now, number, timer, out);
@@ -44,7 +48,7 @@ impl Requester {
             // A sequence error names the number expected, which may be one that has not been sent.
             Syndrome::Nak(NakCode::PSN_SEQUENCE) if number <= self.high => {
                 if self.acknowledge(now, number, out) && number < self.high {
-                    self.go_back_for_loss(out);
+                    self.repair(now, out);
                 }
             }
             Syndrome::Nak(code) if number < self.high => {
@@ -90,15 +94,21 @@ impl Requester {
 
     #[inline]
     fn after_progress(&mut self, now: Nanos, packets: u64) {
+        if self.una > self.recovery.proof {
+            self.recovery.on_proof();
+        }
         if self.nxt < self.una {
             // An answer to the first attempt arrived while a later attempt was under way.
             self.nxt = self.una;
+            if self.nxt >= self.recovery.jump_at {
+                self.end_burst();
+            }
         }
         while self.data_in_flight.front().is_some_and(|end| *end <= self.una) {
             self.data_in_flight.pop_front();
         }
         self.window.on_progress(packets);
-        self.retry.on_progress(now, self.nxt > self.una);
+        self.retry.on_progress(now, self.una, self.high > self.una);
     }
 
     /// A READ response or an atomic result.
@@ -177,7 +187,7 @@ impl Requester {
     }
 
     /// Something at `una` is missing although what follows was received.
-    fn go_back_for_loss(&mut self, out: &mut Output) {
+    pub(crate) fn go_back_for_loss(&mut self, out: &mut Output) {
         if self.went_back_at == Some(self.una) || self.retry.in_rnr_wait() {
             return;
         }
@@ -203,6 +213,8 @@ impl Requester {
             out.counters.timeouts += 1;
             self.window.on_silence();
             self.retransmit(out);
+        } else if self.retry.probe_due(now) && self.una < self.high {
+            self.probe(now, out);
         }
     }
 }

@@ -29,11 +29,19 @@ pub struct Tuning {
     /// In a long message, ask for an acknowledgement every so many packets, and four times a window at least; 1 or more.
     /// Fewer keeps the window moving smoothly, more saves packets. Default 32.
     pub ack_every: u32,
+    /// Requests up to so many numbers ahead of a missing one are kept until it comes, up to 2^16; 0 drops them, and the
+    /// peer sends them again. Should be the peer's window. Each takes up to the path MTU in memory while it is
+    /// kept. Default 512.
+    pub keep_ahead: u32,
+    /// When nothing has been heard for so long (less while a loss is being repaired, more on a slow path), the oldest
+    /// request is sent again to ask, without using up a retry; in nanoseconds. Has an effect where it is less than half of
+    /// the timeout. Shorter repairs a lost tail sooner, and wakes the host more often while it waits. Default 4 ms.
+    pub probe: Nanos,
 }
 
 impl Default for Tuning {
     fn default() -> Tuning {
-        Tuning { max_window: 256, read_chunk: 32, ack_every: 32 }
+        Tuning { max_window: 256, read_chunk: 32, ack_every: 32, keep_ahead: 512, probe: 4_000_000 }
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Counters {
     pub retransmissions: u64,
     /// Of these, because nothing was heard in time.
     pub timeouts: u64,
+    /// Times the oldest packet was sent again to ask, after less silence than a timeout.
+    pub probes: u64,
     /// "Receiver not ready" received.
     pub rnr_naks_received: u64,
     /// "Receiver not ready" sent.

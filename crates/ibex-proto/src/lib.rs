@@ -22,16 +22,18 @@
 //! | `unreliable.rs`, `uc.rs`, `ud.rs` | unreliable connections and datagrams: the send queue; what each receives |
 //! | `requester.rs`, `completer.rs` | the send queue: requests out, responses in |
 //! | `window.rs`, `retry.rs` | how much is in flight; when to ask again, when to give up |
-//! | `responder.rs`, `answers.rs` | the peer's requests: executing them once; what is owed for them |
+//! | `recovery.rs` | what to send again after a loss |
+//! | `responder.rs`, `ahead.rs` | the peer's requests: executing them once, in order; keeping those that came too soon |
+//! | `answers.rs` | what is owed for them |
 //! | `errors.rs` | which fault gives which NAK, status and event |
 //! | `host.rs`, `wqe.rs`, `completion.rs`, `config.rs`, `counters.rs` | what goes in and comes out |
 //! | `sim/` | the simulator (feature `sim`) |
 //!
-//! Not here: end-to-end credits (devices of this kind have none), path migration, selective
-//! repetition (the specification's reliable connection goes back to the first missing packet).
+//! Not here: end-to-end credits (devices of this kind have none), path migration.
 //!
 //! Facts are from the InfiniBand Architecture Specification, volume 1, chapters 9 (transport), 10 and 11 (verbs).
 
+mod ahead;
 mod answers;
 pub mod cm;
 mod completer;
@@ -43,6 +45,7 @@ mod host;
 mod output;
 mod qp;
 mod rc;
+mod recovery;
 mod requester;
 mod responder;
 mod retry;

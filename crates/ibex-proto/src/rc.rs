@@ -134,7 +134,7 @@ impl RcQp {
         self.step(&[QpState::Init], QpState::Rtr)?;
         self.receiving = Some(Box::new(Receiving {
             route: Route { remote_qpn: attr.remote_qpn, pkey: self.pkey, mtu: attr.path_mtu },
-            responder: Responder::new(&attr),
+            responder: Responder::new(&attr, self.caps.tuning.keep_ahead),
             established: false,
         }));
         Ok(())

@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use ibex_wire::{AtomicEth, Bth, Header, Ieth, ImmDt, Mtu, Opcode, Pkey, Psn, Qpn, Reth, padding};
 
 use crate::output::Output;
+use crate::recovery::Recovery;
 use crate::retry::Retry;
 use crate::window::Window;
 use crate::{
@@ -42,6 +43,13 @@ pub(crate) struct Entry {
     local: Option<Result<(), LocalFault>>,
 }
 
+impl Entry {
+    /// A local operation whose turn has not come.
+    pub(crate) fn is_local_and_waits(&self) -> bool {
+        self.wqe.op.is_local() && self.local.is_none()
+    }
+}
+
 /// The send queue of a connection that is, or was, in RTS.
 pub(crate) struct Requester {
     pub(crate) route: Route,
@@ -64,6 +72,7 @@ pub(crate) struct Requester {
     pub(crate) max_rd_atomic: usize,
     pub(crate) window: Window,
     pub(crate) retry: Retry,
+    pub(crate) recovery: Recovery,
     /// `una` at the last time it went back because something was missing. Going back twice from one place would answer
     /// one loss several times; if the second attempt is lost too, the timer notices.
     pub(crate) went_back_at: Option<u64>,
@@ -95,7 +104,8 @@ impl Requester {
             data_in_flight: VecDeque::with_capacity(usize::from(attr.max_rd_atomic)),
             max_rd_atomic: usize::from(attr.max_rd_atomic),
             window: Window::new(tuning.max_window),
-            retry: Retry::new(attr.timeout, attr.retry, attr.rnr_retry),
+            retry: Retry::new(attr.timeout, attr.retry, attr.rnr_retry, tuning.probe),
+            recovery: Recovery::new(),
             went_back_at: None,
             since_ack: 0,
             ack_every: tuning.ack_every.max(1),
@@ -198,12 +208,18 @@ impl Requester {
                 return None;
             }
         };
-        self.high = self.high.max(self.nxt);
+        if self.nxt > self.high {
+            self.high = self.nxt;
+            self.retry.on_sent_first(now, self.nxt);
+        }
         self.retry.on_sent(now);
         let entry = &self.sq[self.cur];
         if self.nxt == entry.end {
             self.data_before += usize::from(entry.wqe.op.awaits_data());
             self.cur += 1;
+        }
+        if self.nxt >= self.recovery.jump_at {
+            self.end_burst();
         }
         Some(transmit)
     }
@@ -267,7 +283,8 @@ impl Requester {
         let window_full = self.nxt + 1 - self.una >= u64::from(window);
         // Four times a window at least: if its end is lost, what arrived is acknowledged, more is sent, and the gap shows.
         let ack_every = self.ack_every.min(window / 4).max(1);
-        let ack_req = last || window_full || self.since_ack + 1 >= ack_every;
+        let burst_ends = self.nxt + 1 == self.recovery.jump_at;
+        let ack_req = last || window_full || burst_ends || self.since_ack + 1 >= ack_every;
         let bth = Bth {
             solicited: wqe.solicited && last,
             pad: pad as u8,
@@ -305,7 +322,7 @@ impl Requester {
         }
         self.since_ack = if ack_req { 0 } else { self.since_ack + 1 };
         self.nxt += 1;
-        let more = self.nxt < entry.end && !window_full;
+        let more = self.nxt < entry.end && !window_full && !burst_ends;
         Ok(Some(Transmit { len: opcode.header_len() + len + pad, more }))
     }
 
@@ -372,6 +389,7 @@ impl Requester {
         self.data_in_flight.clear();
         self.since_ack = 0;
         self.retry.disarm();
+        self.recovery.on_go_back();
     }
 
     /// Ends the oldest request with `status`. The rest is flushed when the queue pair moves to ERR.

@@ -6,13 +6,14 @@
 //! | the request is | then |
 //! |---|---|
 //! | the next one | executed; acknowledged if asked for |
-//! | ahead | dropped; one NAK until the next one has come |
+//! | ahead | kept for its turn, or dropped; a NAK for the missing one, again whenever an acknowledgement is asked for |
 //! | behind | SEND, WRITE: acknowledged again; READ: executed again; atomic: answered from memory |
 //!
 //! "Ahead" and "behind" are the two halves of the circle of sequence numbers.
 
 use ibex_wire::{AtomicEth, Mtu, NakCode, Opcode, Packet, Psn, Qpn, Reth, Rkey, Syndrome};
 
+use crate::ahead::Ahead;
 use crate::answers::Answers;
 use crate::errors::Refusal;
 use crate::output::Output;
@@ -26,6 +27,16 @@ enum Message {
     None,
     Send { recv: RecvWqe, filled: u32 },
     Write { rkey: Rkey, va: u64, filled: u32, total: u32 },
+}
+
+/// What the peer has been told about `expected`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaiting {
+    Nothing,
+    /// It is missing. Said once, or again when the peer asks.
+    Missing,
+    /// It must come again later; what comes ahead of it is dropped in silence.
+    NotReady,
 }
 
 /// Why a request was not executed.
@@ -49,8 +60,8 @@ pub(crate) struct Responder {
     /// Messages executed, modulo 2^24.
     pub(crate) msn: u32,
     message: Message,
-    /// A NAK has been sent for `expected`; what comes ahead of it is dropped in silence.
-    awaiting: bool,
+    awaiting: Awaiting,
+    ahead: Ahead,
     pub(crate) answers: Answers,
     mtu: Mtu,
     max_resources: u8,
@@ -59,12 +70,13 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    pub(crate) fn new(attr: &RtrAttr) -> Responder {
+    pub(crate) fn new(attr: &RtrAttr, keep_ahead: u32) -> Responder {
         Responder {
             expected: attr.rq_psn,
             msn: 0,
             message: Message::None,
-            awaiting: false,
+            awaiting: Awaiting::Nothing,
+            ahead: Ahead::new(keep_ahead.min(1 << 16)),
             answers: Answers::new(attr.max_dest_rd_atomic),
             mtu: attr.path_mtu,
             max_resources: attr.max_dest_rd_atomic,
@@ -89,22 +101,22 @@ impl Responder {
             return Ok(());
         }
         if distance > 0 {
-            out.counters.out_of_sequence += 1;
-            if !self.awaiting {
-                self.awaiting = true;
-                out.counters.sequence_naks_sent += 1;
-                self.answers.nak(self.expected, Syndrome::Nak(NakCode::PSN_SEQUENCE), self.msn);
-            }
+            self.handle_ahead(packet, distance as u32, out);
             return Ok(());
         }
-        if self.awaiting {
-            self.awaiting = false;
+        if self.awaiting != Awaiting::Nothing {
+            self.awaiting = Awaiting::Nothing;
             self.answers.withdraw_nak();
         }
-        match self.execute(packet, access, host, out) {
+        let before = self.expected;
+        let mut executed = self.execute(packet, access, host, out);
+        if !self.ahead.is_empty() && executed.is_ok() {
+            executed = self.catch_up(before, access, host, out);
+        }
+        match executed {
             Ok(()) => Ok(()),
             Err(Stop::NotReady) => {
-                self.awaiting = true;
+                self.awaiting = Awaiting::NotReady;
                 out.counters.rnr_naks_sent += 1;
                 let syndrome = Syndrome::RnrNak { timer: self.min_rnr_timer };
                 self.answers.nak(self.expected, syndrome, self.msn);
@@ -116,6 +128,57 @@ impl Responder {
                 Err(refusal)
             }
         }
+    }
+
+    /// A request that came ahead of a missing one.
+    fn handle_ahead(&mut self, packet: &Packet<'_>, distance: u32, out: &mut Output) {
+        out.counters.out_of_sequence += 1;
+        if self.awaiting != Awaiting::NotReady {
+            self.ahead.keep(distance, packet);
+        }
+        let tell = match self.awaiting {
+            Awaiting::Nothing => true,
+            // The NAK may have been lost. Who sends everything again gains nothing from being told twice.
+            Awaiting::Missing => packet.bth().ack_req && self.ahead.is_enabled(),
+            Awaiting::NotReady => false,
+        };
+        if tell {
+            self.tell_missing(out);
+        }
+    }
+
+    fn tell_missing(&mut self, out: &mut Output) {
+        self.awaiting = Awaiting::Missing;
+        out.counters.sequence_naks_sent += 1;
+        self.answers.nak(self.expected, Syndrome::Nak(NakCode::PSN_SEQUENCE), self.msn);
+    }
+
+    /// The missing request has come: executes those that were kept, up to the next one that is missing. `before` is the
+    /// number up to which the kept ones have been looked through.
+    #[cold]
+    fn catch_up<H: Host>(
+        &mut self,
+        mut before: Psn,
+        access: RemoteAccess,
+        host: &mut H,
+        out: &mut Output,
+    ) -> Result<(), Stop> {
+        while let Some(bytes) = self.ahead.advance(self.expected.forward_from(before)) {
+            before = self.expected;
+            let executed = match Packet::parse(&bytes) {
+                Ok(packet) => self.execute(&packet, access, host, out),
+                // It was a packet when it was kept.
+                Err(_) => Err(Refusal::INVALID.into()),
+            };
+            self.ahead.recycle(bytes);
+            executed?;
+        }
+        if self.ahead.is_empty() {
+            self.answers.ack(self.expected.prev(), self.msn);
+        } else {
+            self.tell_missing(out);
+        }
+        Ok(())
     }
 
     #[inline]
@@ -323,7 +386,7 @@ impl Responder {
     /// Whether no message is half received and nothing was asked for again.
     #[inline]
     pub(crate) fn is_between_messages(&self) -> bool {
-        matches!(self.message, Message::None) && !self.awaiting
+        matches!(self.message, Message::None) && self.awaiting == Awaiting::Nothing
     }
 
     /// Whether the connection was given resources for READs and atomics.
@@ -367,5 +430,6 @@ impl Responder {
             });
         }
         self.message = Message::None;
+        self.ahead.clear();
     }
 }

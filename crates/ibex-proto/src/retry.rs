@@ -1,6 +1,6 @@
 //! When a requester asks again, and when it gives up.
 //!
-//! Owns the transport timer with its back-off, the "receiver not ready" wait, and both retry counters (IBTA 9.7.6.1.3,
+//! Owns the transport timer with its back-off, the round trip and when to probe, the "receiver not ready" wait, and both retry counters (IBTA 9.7.6.1.3,
 //! 9.7.5.2.8). What asking again means is the requester's.
 
 use crate::Nanos;
@@ -22,11 +22,82 @@ pub(crate) struct Retry {
     deadline: Option<Nanos>,
     /// The peer has asked not to be sent anything until then.
     rnr_until: Option<Nanos>,
+    /// The least wait before a probe.
+    probe_after: Nanos,
+    /// When to probe.
+    probe: Option<Nanos>,
+    /// Probes since the last progress, which lengthen the next wait.
+    probed: u32,
+    /// A packet whose round trip is being measured: one past its number, and when it was sent.
+    timed: Option<(u64, Nanos)>,
+    /// The smoothed round trip, once there is one.
+    round_trip: Option<Nanos>,
 }
 
+/// A probe waits for as many round trips: answers may be late, and a probe that was not needed is only noise.
+const TRIPS: Nanos = 4;
+/// While a loss is being repaired, a probe waits for this fraction of its usual time at least.
+const HASTE: Nanos = 16;
+
 impl Retry {
-    pub(crate) fn new(timeout: Option<Nanos>, limit: Option<u8>, rnr_limit: Option<u8>) -> Retry {
-        Retry { timeout, limit, rnr_limit, used: 0, rnr_used: 0, silent: 0, deadline: None, rnr_until: None }
+    pub(crate) fn new(
+        timeout: Option<Nanos>,
+        limit: Option<u8>,
+        rnr_limit: Option<u8>,
+        probe_after: Nanos,
+    ) -> Retry {
+        Retry {
+            timeout,
+            limit,
+            rnr_limit,
+            used: 0,
+            rnr_used: 0,
+            silent: 0,
+            deadline: None,
+            rnr_until: None,
+            probe_after,
+            probe: None,
+            probed: 0,
+            timed: None,
+            round_trip: None,
+        }
+    }
+
+    /// A packet was sent for the first time; all numbers below `end` have been sent now.
+    #[inline]
+    pub(crate) fn on_sent_first(&mut self, now: Nanos, end: u64) {
+        if self.timed.is_none() {
+            self.timed = Some((end, now));
+        }
+    }
+
+    /// The smoothed round trip, if one has been measured.
+    pub(crate) fn round_trip(&self) -> Option<Nanos> {
+        self.round_trip
+    }
+
+    fn arm_probe(&mut self, now: Nanos, least: Nanos) {
+        let wait = self.round_trip.map(|trip| (trip * TRIPS).max(least) << self.probed.min(MAX_DOUBLINGS));
+        // Close to the timeout a probe has no purpose.
+        let useful = |wait: &Nanos| self.timeout.is_none_or(|timeout| *wait <= timeout / 2);
+        self.probe = wait.filter(useful).map(|wait| now.saturating_add(wait));
+    }
+
+    /// A loss is being repaired: what is lost now is worth noticing soon.
+    pub(crate) fn hasten_probe(&mut self, now: Nanos) {
+        // The answers that are measured now would include the wait for the repair.
+        self.timed = None;
+        self.arm_probe(now, self.probe_after / HASTE);
+    }
+
+    /// Whether it is time for a probe. If so the next one waits longer.
+    pub(crate) fn probe_due(&mut self, now: Nanos) -> bool {
+        let due = self.probe.is_some_and(|probe| probe <= now);
+        if due {
+            self.probe = None;
+            self.probed += 1;
+        }
+        due
     }
 
     /// Something was sent that will be answered.
@@ -35,11 +106,23 @@ impl Retry {
         if self.deadline.is_none() {
             self.arm(now);
         }
+        if self.probe.is_none() {
+            self.arm_probe(now, self.probe_after);
+        }
     }
 
-    /// The oldest request moved forward; `waiting` if others are in flight.
+    /// Everything before `una` has been acknowledged; `waiting` if others are in flight.
     #[inline]
-    pub(crate) fn on_progress(&mut self, now: Nanos, waiting: bool) {
+    pub(crate) fn on_progress(&mut self, now: Nanos, una: u64, waiting: bool) {
+        if let Some((end, sent)) = self.timed
+            && una >= end
+        {
+            let trip = now.saturating_sub(sent);
+            self.round_trip = Some(self.round_trip.map_or(trip, |smooth| smooth - smooth / 8 + trip / 8));
+            self.timed = None;
+        }
+        self.probed = 0;
+        self.probe = None;
         self.used = 0;
         self.rnr_used = 0;
         self.silent = 0;
@@ -47,6 +130,7 @@ impl Retry {
         self.deadline = None;
         if waiting {
             self.arm(now);
+            self.arm_probe(now, self.probe_after);
         }
     }
 
@@ -58,6 +142,8 @@ impl Retry {
     /// Starts over, for a retransmission that follows at once.
     pub(crate) fn disarm(&mut self) {
         self.deadline = None;
+        self.probe = None;
+        self.timed = None;
     }
 
     /// Whether the transport timer has expired. If so the next one is longer.
@@ -81,6 +167,7 @@ impl Retry {
         self.rnr_used += 1;
         self.rnr_until = Some(now.saturating_add(wait));
         self.deadline = None;
+        self.probe = None;
         self.rnr_limit.is_none_or(|limit| self.rnr_used <= u32::from(limit))
     }
 
@@ -101,10 +188,11 @@ impl Retry {
     /// The next time something is due.
     #[inline]
     pub(crate) fn next(&self) -> Option<Nanos> {
-        match (self.rnr_until, self.deadline) {
-            (Some(until), Some(deadline)) => Some(until.min(deadline)),
-            (until, deadline) => until.or(deadline),
-        }
+        let earlier = |a: Option<Nanos>, b: Option<Nanos>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        earlier(self.rnr_until, earlier(self.deadline, self.probe))
     }
 }
 
@@ -114,7 +202,7 @@ mod tests {
 
     #[test]
     fn timer_doubles_up_to_four_times() {
-        let mut retry = Retry::new(Some(100), Some(7), None);
+        let mut retry = Retry::new(Some(100), Some(7), None, 1000);
         let mut now = 0;
         let mut spans = Vec::new();
         for _ in 0..4 {
@@ -126,24 +214,24 @@ mod tests {
             now = deadline;
         }
         assert_eq!(spans, [100, 200, 400, 400]);
-        retry.on_progress(now, true);
+        retry.on_progress(now, 0, true);
         assert_eq!(retry.next(), Some(now + 100));
-        retry.on_progress(now, false);
+        retry.on_progress(now, 0, false);
         assert_eq!(retry.next(), None);
     }
 
     #[test]
     fn counters_end_and_progress_refills_them() {
-        let mut retry = Retry::new(None, Some(2), Some(1));
+        let mut retry = Retry::new(None, Some(2), Some(1), 1000);
         assert_eq!([retry.take(), retry.take(), retry.take()], [true, true, false]);
-        retry.on_progress(0, false);
+        retry.on_progress(0, 0, false);
         assert!(retry.take());
         assert_eq!([retry.take_rnr(0, 10), retry.take_rnr(0, 10)], [true, false]);
         retry.end_rnr_wait(9);
         assert!(retry.in_rnr_wait());
         retry.end_rnr_wait(10);
         assert!(!retry.in_rnr_wait());
-        let mut endless = Retry::new(None, None, None);
+        let mut endless = Retry::new(None, None, None, 1000);
         assert!((0..1000).all(|_| endless.take() && endless.take_rnr(0, 1)));
     }
 }

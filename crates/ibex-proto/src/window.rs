@@ -1,11 +1,15 @@
 //! How many packets a requester may have in flight.
 //!
 //! The IBTA leaves this to the implementation. Loss on a software link means that a socket buffer overflowed, so the
-//! window halves at a loss, falls to [`FLOOR`] when nothing comes back at all, and grows with what is acknowledged:
+//! window halves at a loss that is more than noise, falls to [`FLOOR`] when nothing comes back at all, and grows with what is acknowledged:
 //! by as much below the size that last worked, then by one packet a window.
 
 /// The window after silence, and the least it shrinks to: enough that a lost packet is noticed by one that follows.
 const FLOOR: u32 = 4;
+/// Single packets lost as often as this, 4 %, are noise: a buffer that overflows loses runs of them.
+const PER_LOSS: u32 = 24;
+/// The most acknowledged packets that count: losses bunch by chance.
+const PATIENCE: u32 = 5 * PER_LOSS;
 /// The window of a new connection: well within the default socket buffer of Linux (208 KiB) at MTU 1024.
 const INITIAL: u32 = 64;
 
@@ -17,13 +21,15 @@ pub(crate) struct Window {
     threshold: u32,
     /// Acknowledged since the last growth above the threshold.
     credit: u32,
+    /// Acknowledged, as far as it counts against single losses: see [`Window::forgives`].
+    patience: u32,
 }
 
 impl Window {
     pub(crate) fn new(max: u32) -> Window {
         // Sequence numbers are told apart within half of their circle, 2^23; 2^16 leaves room for READ pieces.
         let max = max.clamp(1, 1 << 16);
-        Window { max, size: INITIAL.min(max), threshold: max, credit: 0 }
+        Window { max, size: INITIAL.min(max), threshold: max, credit: 0, patience: PATIENCE }
     }
 
     #[inline]
@@ -34,6 +40,7 @@ impl Window {
     /// `packets` were acknowledged.
     #[inline]
     pub(crate) fn on_progress(&mut self, packets: u64) {
+        self.patience = (self.patience + packets.min(u64::from(PATIENCE)) as u32).min(PATIENCE);
         if self.size >= self.max {
             return;
         }
@@ -47,6 +54,13 @@ impl Window {
             self.credit = 0;
             self.size += 1;
         }
+    }
+
+    /// Whether a single missing packet is no reason to shrink: one in [`PER_LOSS`] may be.
+    pub(crate) fn forgives(&mut self) -> bool {
+        let forgiven = self.patience >= PER_LOSS;
+        self.patience -= if forgiven { PER_LOSS } else { 0 };
+        forgiven
     }
 
     /// A packet is missing although later ones arrived. Going back starts over, so a loss after that is a new one.

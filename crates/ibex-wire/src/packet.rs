@@ -90,6 +90,12 @@ impl<'a> Packet<'a> {
         self.bth.opcode
     }
 
+    /// Everything from the base transport header to the end of the payload, without padding.
+    #[inline]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The payload, without padding.
     #[inline]
     pub fn payload(&self) -> &'a [u8] {

@@ -20,6 +20,7 @@
 //! | `sidr.rs` | service ID resolution |
 //! | `listen.rs` | listeners and their backlogs |
 //! | `table.rs`, `ids.rs`, `repeat.rs` | finding connections; naming them; asking again |
+//! | `sim/` | a simulated world (feature `sim`) |
 //! | `params.rs`, `event.rs`, `state.rs`, `error.rs` | what goes in and comes out |
 //!
 //! Memory is bounded whatever arrives: requests by the backlog of their listener until the program has them, then by
@@ -41,6 +42,8 @@ mod listen;
 mod params;
 mod repeat;
 mod sidr;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod state;
 mod table;
 

@@ -84,6 +84,8 @@ fn pair(rng: &mut Rng, faults: &Faults) -> PairPlan {
             max_window: rng.pick(&[1, 2, 7, 16, 64, 256]),
             read_chunk: rng.pick(&[1, 3, 8, 32]),
             ack_every: rng.pick(&[1, 4, 32]),
+            keep_ahead: rng.pick(&[0, 0, 3, 64, 512]),
+            probe: rng.pick(&[1000, 20_000, 4_000_000]),
         };
         let psn = match rng.below(3) {
             // Close to the end of the numbers, and to the middle, where signs change.

@@ -1,16 +1,22 @@
 //! Sequence errors: one NAK until the missing packet has come, and the timer when that NAK is lost.
 
-use ibex_proto::WcStatus;
 use ibex_proto::sim::{EndConfig, Fate};
+use ibex_proto::{Tuning, WcStatus};
 use ibex_wire::{NakCode, Opcode, Syndrome};
 
 use crate::util::*;
 
 const SEQUENCE: Option<Syndrome> = Some(Syndrome::Nak(NakCode::PSN_SEQUENCE));
 
+/// Ends that drop what comes too soon.
+fn dropping() -> EndConfig {
+    let tuning = Tuning { keep_ahead: 0, ..Tuning::default() };
+    EndConfig { tuning, ..EndConfig::default() }
+}
+
 #[test]
 fn one_nak_brings_back_everything_behind_the_gap() {
-    let mut world = pair(EndConfig::default());
+    let mut world = pair(dropping());
     let start = world.ends[A].qp.sq_psn();
     let log = drop_first(&mut world, move |seen| seen.psn == start + 2);
     world.post(A, write(0), pattern(256 * 10));
@@ -44,7 +50,7 @@ fn the_timer_makes_up_for_a_lost_nak() {
 
 #[test]
 fn a_repeated_nak_is_answered_once() {
-    let mut world = pair(EndConfig::default());
+    let mut world = pair(dropping());
     let start = world.ends[A].qp.sq_psn();
     let mut armed = true;
     let log = watch(&mut world, move |seen| {
@@ -74,7 +80,7 @@ fn a_packet_that_is_only_late() {
 
 #[test]
 fn a_nak_whose_packet_has_come_is_not_sent() {
-    let mut world = pair(EndConfig::default());
+    let mut world = pair(dropping());
     let log = log(&mut world);
     let start = world.ends[B].qp.rq_psn();
     // Both arrive before anything is answered, the wrong way round.

@@ -22,7 +22,7 @@ fn never_more_than_the_window() {
 
 #[test]
 fn a_window_of_one_gets_there() {
-    let tuning = Tuning { max_window: 1, read_chunk: 1, ack_every: 1 };
+    let tuning = Tuning { max_window: 1, read_chunk: 1, ack_every: 1, ..Tuning::default() };
     let mut world = pair(EndConfig { tuning, ..EndConfig::default() });
     world.post(A, write(0), pattern(5000));
     let cookie = world.post(A, read(0), vec![0; 5000]);

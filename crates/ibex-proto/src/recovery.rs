@@ -1,0 +1,191 @@
+//! What a requester sends again when something was lost.
+//!
+//! Owns the choice between going back (IBTA 9.7.5.1.4: everything from the missing packet on) and sending only what is
+//! missing, and the probe. The timers themselves are in `retry.rs`.
+//!
+//! The wire does not say whether the peer kept what came after the missing packet, so the requester finds out. It sends
+//! a short burst from the missing packet on, then goes on with what it has never sent:
+//!
+//! | the answer | means |
+//! |---|---|
+//! | acknowledges more than the burst | the peer keeps packets: so on with the next gap, again with a burst of one |
+//! | acknowledges the burst or asks for what follows it, peer known to keep | a longer gap: the burst doubles; beyond [`LONGEST`] go back |
+//! | the same, peer unknown | go back; after [`STRIKES`] of these the peer is one that drops |
+//!
+//! With READs or atomics in flight it always goes back: what is in flight is then more than packets to be sent again.
+
+use crate::Nanos;
+use crate::output::Output;
+use crate::requester::Requester;
+use crate::{SendOp, WcStatus};
+
+/// A burst longer than this means that going back costs less than finding the gap's end.
+const LONGEST: u64 = 64;
+/// Bursts that an unknown peer may fail to profit from. One may be a gap of two packets; three are not.
+const STRIKES: u8 = 3;
+
+/// What is known of the peer's responder.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    Unknown { strikes: u8 },
+    Keeps,
+    Drops,
+}
+
+/// The state of one send queue's repairs.
+pub(crate) struct Recovery {
+    peer: Peer,
+    /// Length of the last burst.
+    burst: u64,
+    /// While a burst is being sent: its end, where `nxt` goes on with what was never sent. `u64::MAX` otherwise.
+    pub(crate) jump_at: u64,
+    /// The end of the last burst, as long as the answer to it is not known. An acknowledgement beyond it is proof of a
+    /// peer that keeps packets. `u64::MAX` otherwise.
+    pub(crate) proof: u64,
+    /// The last burst is a probe. Answers may come from before it, so they say nothing about the peer.
+    is_probe: bool,
+    /// The end of the last burst, known or not. Up to here, what the peer says is missing is on its way.
+    end: u64,
+    /// When the burst was begun.
+    since: Nanos,
+    /// The window shrinks once for all that was in flight up to here.
+    shrunk_up_to: u64,
+}
+
+impl Recovery {
+    pub(crate) fn new() -> Recovery {
+        Recovery {
+            peer: Peer::Unknown { strikes: 0 },
+            burst: 1,
+            jump_at: u64::MAX,
+            proof: u64::MAX,
+            is_probe: false,
+            end: 0,
+            since: 0,
+            shrunk_up_to: 0,
+        }
+    }
+
+    /// The peer has acknowledged beyond the last burst.
+    #[cold]
+    pub(crate) fn on_proof(&mut self) {
+        if !self.is_probe {
+            self.peer = Peer::Keeps;
+        }
+        self.burst = 1;
+        self.proof = u64::MAX;
+    }
+
+    /// Everything from `una` on is sent again: nothing can be learned from the answer.
+    pub(crate) fn on_go_back(&mut self) {
+        self.burst = 1;
+        self.jump_at = u64::MAX;
+        self.proof = u64::MAX;
+        self.end = 0;
+    }
+}
+
+impl Requester {
+    /// The peer says that the packet at `una` is missing, or shows it.
+    pub(crate) fn repair(&mut self, now: Nanos, out: &mut Output) {
+        if self.retry.in_rnr_wait() {
+            return;
+        }
+        if self.went_back_at == Some(self.una) || self.una < self.recovery.end {
+            // An answer to what was sent before the repair, unless that has had the time for a round trip.
+            let answered = self.retry.round_trip().is_some_and(|span| now >= self.recovery.since + 2 * span);
+            if answered && self.can_burst() {
+                self.begin_counted_burst(now, out);
+            }
+            return;
+        }
+        let recovery = &mut self.recovery;
+        let follows_burst = recovery.proof == self.una;
+        let mut go_back = false;
+        match &mut recovery.peer {
+            Peer::Drops => go_back = true,
+            // After so much silence nothing is on its way: the peer has nothing of what follows.
+            _ if follows_burst && recovery.is_probe => go_back = true,
+            Peer::Keeps if follows_burst => {
+                recovery.burst *= 2;
+                if recovery.burst > LONGEST {
+                    recovery.peer = Peer::Unknown { strikes: 0 };
+                    go_back = true;
+                }
+            }
+            Peer::Unknown { strikes } if follows_burst => {
+                *strikes += 1;
+                if *strikes >= STRIKES {
+                    recovery.peer = Peer::Drops;
+                }
+                go_back = true;
+            }
+            Peer::Keeps | Peer::Unknown { .. } => recovery.burst = 1,
+        }
+        if go_back || !self.can_burst() {
+            return self.go_back_for_loss(out);
+        }
+        self.went_back_at = Some(self.una);
+        if self.una >= self.recovery.shrunk_up_to && (follows_burst || !self.window.forgives()) {
+            self.window.on_loss();
+            self.recovery.shrunk_up_to = self.high;
+        }
+        self.begin_counted_burst(now, out);
+    }
+
+    /// Begins a burst if a retry is left, and gives up otherwise.
+    fn begin_counted_burst(&mut self, now: Nanos, out: &mut Output) {
+        out.counters.retransmissions += 1;
+        if self.retry.take() {
+            self.begin_burst(now);
+        } else {
+            self.fail(WcStatus::RETRY_EXC_ERR, out);
+        }
+    }
+
+    /// Whether all that is in flight are packets of SENDs and WRITEs, sent at least once.
+    fn can_burst(&self) -> bool {
+        let everything_sent = self.nxt == self.high || self.recovery.jump_at != u64::MAX;
+        everything_sent && self.data_in_flight.is_empty() && self.una < self.high
+    }
+
+    fn begin_burst(&mut self, now: Nanos) {
+        let end = (self.una + self.recovery.burst).min(self.high);
+        self.recovery.since = now;
+        self.recovery.is_probe = false;
+        self.recovery.end = end;
+        self.recovery.jump_at = end;
+        // A burst up to the last packet sent proves nothing.
+        self.recovery.proof = if end < self.high { end } else { u64::MAX };
+        self.nxt = self.una;
+        self.cur = 0;
+        self.data_before = 0;
+        self.retry.hasten_probe(now);
+    }
+
+    /// The burst has been sent, or is not needed any more: goes on with what was never sent.
+    #[cold]
+    pub(crate) fn end_burst(&mut self) {
+        self.recovery.jump_at = u64::MAX;
+        self.nxt = self.high;
+        while let Some(entry) = self.sq.get(self.cur) {
+            if entry.end > self.high || entry.is_local_and_waits() {
+                break;
+            }
+            self.cur += 1;
+        }
+    }
+
+    /// Nothing has been heard for a while: sends the oldest packet again, which the peer answers in any case.
+    pub(crate) fn probe(&mut self, now: Nanos, out: &mut Output) {
+        let front = self.sq.front().map(|entry| entry.wqe.op);
+        let is_message = matches!(front, Some(SendOp::Send { .. } | SendOp::Write { .. }));
+        if !is_message || self.retry.in_rnr_wait() || !self.can_burst() {
+            return;
+        }
+        out.counters.probes += 1;
+        self.recovery.burst = 1;
+        self.begin_burst(now);
+        self.recovery.is_probe = true;
+    }
+}

@@ -1,0 +1,44 @@
+//! Random connections between up to three engines over faulty networks; each seed is a world of its own. More of them:
+//! `IBEX_CM_SEEDS=1000..9000 cargo test -p ibex-proto --test cm_random`.
+
+use ibex_proto::cm::sim;
+
+/// The seeds to play.
+fn seeds() -> std::ops::Range<u64> {
+    let text = std::env::var("IBEX_CM_SEEDS").unwrap_or_default();
+    let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    parsed.unwrap_or(0..400)
+}
+
+#[test]
+fn every_connection_comes_to_one_outcome() {
+    let mut total = sim::Report::default();
+    for seed in seeds() {
+        // The seed is named when it fails.
+        let report = std::panic::catch_unwind(|| sim::run(seed)).unwrap_or_else(|_| panic!("seed {seed}"));
+        total.calls += report.calls;
+        total.connected += report.connected;
+        total.rejected += report.rejected;
+        total.unreachable += report.unreachable;
+    }
+    // The worlds are such that all of it happens.
+    assert!(total.connected * 2 > total.calls, "{total:?}");
+    assert!(total.rejected > 0 && total.unreachable > 0, "{total:?}");
+}
+
+#[test]
+fn a_seed_repeats_itself() {
+    for seed in 0..20 {
+        assert_eq!(sim::run(seed), sim::run(seed));
+    }
+}
+
+/// Scripts of random bytes; the fuzz target `cm` chooses them better.
+#[test]
+fn scripts() {
+    let mut rng = ibex_proto::sim::Rng::new(7);
+    for _ in 0..3000 {
+        let len = rng.range(1, 400) as usize;
+        sim::play(&rng.bytes(len));
+    }
+}

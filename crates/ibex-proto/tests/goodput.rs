@@ -1,0 +1,86 @@
+//! What is left of the bandwidth when packets are lost: 1 MiB messages over a line like the loopback device's.
+
+use ibex_proto::sim::{EndConfig, Faults, World};
+use ibex_proto::{RemoteAccess, SendOp, Tuning, WcStatus};
+use ibex_wire::{Mtu, Psn, Rkey};
+
+const MESSAGE: usize = 1 << 20;
+const MESSAGES: usize = 100;
+/// Messages outstanding.
+const DEPTH: usize = 4;
+const KEY: Rkey = Rkey(7);
+/// 4 KiB at 3.5 GB/s.
+const SPACING: u64 = 1170;
+
+/// What a transfer took.
+#[derive(Debug)]
+struct Outcome {
+    /// Of the line's bandwidth.
+    goodput: f64,
+    /// Packets sent for each packet needed.
+    overhead: f64,
+}
+
+fn transfer(op: SendOp, loss: u32, tuning: Tuning, seed: u64) -> Outcome {
+    let config = EndConfig {
+        memory: MESSAGE,
+        sq_depth: DEPTH as u32,
+        timeout: Some(67_000_000),
+        retry: Some(7),
+        tuning,
+        ..EndConfig::default()
+    };
+    let faults = Faults { loss, latency: 15_000, spacing: SPACING, ..Faults::NONE };
+    let other = EndConfig { psn: Psn::new(5), ..config };
+    let mut world = World::new(&[(config, other, Mtu::Mtu4096)], faults, seed);
+    world.ends[1].host.expose(KEY, 0, MESSAGE as u64, RemoteAccess::ALL);
+    let (mut posted, mut done) = (0, 0);
+    while done < MESSAGES {
+        while posted < MESSAGES && posted - done < DEPTH {
+            world.recv(1, MESSAGE);
+            world.post(0, op, vec![posted as u8; MESSAGE]);
+            posted += 1;
+        }
+        world.drain();
+        assert!(world.step(), "stuck after {done} messages");
+        done = world.ends[0].completions.len();
+    }
+    assert!(world.ends[0].send_statuses().iter().all(|status| *status == WcStatus::SUCCESS));
+    let needed = (MESSAGES * MESSAGE / 4096) as f64;
+    let counters = world.ends[0].qp.counters();
+    if std::env::var_os("SHOW").is_some() {
+        println!("  {counters:?}");
+    }
+    Outcome {
+        goodput: needed * SPACING as f64 / world.now as f64,
+        overhead: counters.sent as f64 / needed,
+    }
+}
+
+const WRITE: SendOp = SendOp::Write { rkey: KEY, va: ibex_proto::sim::BASE, imm: None };
+const SEND: SendOp = SendOp::Send { imm: None, inv: None };
+
+#[test]
+fn one_percent_lost_leaves_most_of_the_bandwidth() {
+    for max_window in [256, 512] {
+        let tuning = Tuning { max_window, ..Tuning::default() };
+        for op in [WRITE, SEND] {
+            for seed in 0..3 {
+                let whole = transfer(op, 0, tuning, seed);
+                let lossy = transfer(op, 10_000, tuning, seed);
+                println!("{max_window} {op:?}: {whole:?} {lossy:?}");
+                assert!(whole.goodput > 0.95 && whole.overhead == 1.0, "{whole:?}");
+                assert!(lossy.goodput > 0.8 * whole.goodput, "{lossy:?} of {whole:?}");
+                assert!(lossy.overhead < 1.05, "{lossy:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_drops_what_came_too_soon_is_served_no_worse() {
+    let tuning = Tuning { keep_ahead: 0, ..Tuning::default() };
+    for loss in [1000, 10_000, 30_000] {
+        println!("{loss}: {:?}", transfer(WRITE, loss, tuning, 1));
+    }
+}
