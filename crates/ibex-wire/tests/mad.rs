@@ -19,7 +19,7 @@ fn mad(text: &str) -> [u8; MAD_LEN] {
     for (byte, pair) in out.iter_mut().zip(digits.chunks(2)) {
         *byte = digit(pair[0]) << 4 | digit(pair[1]);
     }
-    assert!(digits.len() <= 2 * MAD_LEN && digits.len() % 2 == 0);
+    assert!(digits.len() <= 2 * MAD_LEN && digits.len().is_multiple_of(2));
     out
 }
 

@@ -9,7 +9,8 @@ use ibex_wire::{Psn, Qkey, Qpn};
 use super::ledger::Phase;
 use super::world::{Faults, SERVICE, World};
 use crate::cm::{
-    CmError, ConnId, Event, ListenParams, Path, RejectParams, ReplyParams, SidrId, SidrParams, SidrReplyParams,
+    CmError, ConnId, Event, ListenParams, Path, RejectParams, ReplyParams, SidrId, SidrParams,
+    SidrReplyParams,
 };
 use crate::sim::Rng;
 
@@ -52,7 +53,9 @@ pub fn play(script: &[u8]) {
     });
     for site in &mut world.sites {
         site.ledger.forgers = true;
-        site.cm.listen(&ListenParams { service: SERVICE, local: None, backlog: 4 }).expect("nobody else does");
+        site.cm
+            .listen(&ListenParams { service: SERVICE, local: None, backlog: 4 })
+            .expect("nobody else does");
     }
     let mut conns: Vec<(usize, ConnId)> = Vec::new();
     let mut sidrs: Vec<(usize, SidrId)> = Vec::new();
@@ -180,8 +183,7 @@ fn command(world: &mut World, script: &mut Script<'_>, conns: &[(usize, ConnId)]
         5 => (cm.communication_established(now, conn), matches!(phase, Accepted | Established), phase),
         6 => {
             // A stale connection is being ended already.
-            let stale = phase == Established
-                && cm.state(conn) != Some(crate::cm::ConnState::Established);
+            let stale = phase == Established && cm.state(conn) != Some(crate::cm::ConnState::Established);
             let allowed = matches!(phase, Accepted | Established | PeerEnding) && !stale;
             (cm.disconnect(now, conn, b"end"), allowed, Ending)
         }

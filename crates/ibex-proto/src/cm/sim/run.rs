@@ -119,11 +119,8 @@ impl Run {
         if self.world.rng.one_in(5) {
             let path = Path::new(self.world.sites[from].gid, self.world.sites[to].gid, Mtu::Mtu4096);
             let mut params = SidrParams::new(path, SERVICE);
-            params.cma = Some(ibex_wire::mad::CmaHeader {
-                src_port: 1,
-                src: path.local.ip(),
-                dst: path.remote.ip(),
-            });
+            params.cma =
+                Some(ibex_wire::mad::CmaHeader { src_port: 1, src: path.local.ip(), dst: path.remote.ip() });
             params.private = token.to_be_bytes().to_vec();
             let sidr = self.world.sites[from].cm.sidr_request(now, &params).expect("there is room");
             self.asking.insert((from, sidr), token);
@@ -318,7 +315,8 @@ impl Run {
         let choice = self.world.rng.below(4);
         let token = self.world.sites[site].ledger.end(conn).token;
         let ends: Vec<&End> = self.world.sites.iter().flat_map(|site| site.ledger.ends.values()).collect();
-        let of_it = |calls| ends.iter().any(|end| end.established && (end.calls, end.token) == (calls, token));
+        let of_it =
+            |calls| ends.iter().any(|end| end.established && (end.calls, end.token) == (calls, token));
         // The caller's data, if it is not meant for an earlier answer to the same request.
         let data_may_come = of_it(true) && !of_it(false);
         let site_of = &mut self.world.sites[site];
