@@ -8,6 +8,7 @@
 //! - [`Case`]: a test with a name and a body that returns [`Outcome`]; failures are panics with a message.
 //! - [`cases::all`]: every case there is.
 //! - [`child`]: the second process of the cases that need one.
+//! - [`abuse`]: any bytes as a sequence of calls.
 //! - [`runner`]: runs cases and reports in libtest's format.
 //! - [`soak`]: random operations between processes that fail at random.
 //!
@@ -19,6 +20,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod abuse;
 pub mod cases;
 pub mod child;
 pub mod lab;
