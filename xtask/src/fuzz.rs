@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::util;
 
 /// Every target, in the order run.
-const TARGETS: [&str; 3] = ["packet", "connection", "verbs"];
+const TARGETS: [&str; 4] = ["packet", "connection", "cm", "verbs"];
 
 /// What SanitizerCoverage needs; libFuzzer reads counters, the table of places, and compared values. Memory errors are
 /// not looked for: the crates under test have no unsafe code.
