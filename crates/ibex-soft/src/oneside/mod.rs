@@ -32,13 +32,11 @@ use std::sync::Arc;
 
 pub(crate) use hazard::Line;
 pub(crate) use reach::{Map, Path, Pieces, shares};
-pub(crate) use tables::{Access, QpEntry};
-pub(crate) use view::{Permit, View, Wanted};
+pub(crate) use tables::{Access, QpEntry, RegionEntry};
+pub(crate) use view::{View, Wanted};
 
 use hazard::Hazards;
 use tables::Tables;
-
-use crate::mr::{Keys, Region};
 
 /// Bytes that two processes tell each other about their memory when they attach.
 pub(crate) const GREETING: usize = 64;
@@ -74,8 +72,8 @@ impl OneSide {
 
     /// Makes a region known to peers. Some are not: those that peers have no rights to, and a few whose place in the
     /// table is taken. Such are reached by packets.
-    pub(crate) fn enter_region(&self, keys: Keys, region: &Region) {
-        self.tables.enter_region(keys, region, share_of(region));
+    pub(crate) fn enter_region(&self, region: &RegionEntry) {
+        self.tables.enter_region(region, shares().find(region.address, region.len));
     }
 
     /// Withdraws a region and waits until no peer copies from or to it (fence F3).
@@ -97,16 +95,11 @@ impl OneSide {
         self.tables.enter_queue_pair(num, entry);
     }
 
-    /// Withdraws a queue pair; peers that are in the middle of an operation through it have finished when this returns, or
-    /// have been stopped.
-    pub(crate) fn leave_queue_pair(&self, num: u32) {
-        if let Some(index) = self.tables.withdraw_queue_pair(num) {
+    /// Withdraws a queue pair. With `wait`, peers that are in the middle of an operation through it have finished when this
+    /// returns, or have been stopped.
+    pub(crate) fn leave_queue_pair(&self, num: u32, wait: bool) {
+        if let Some(index) = self.tables.withdraw_queue_pair(num).filter(|_| wait) {
             self.hazards.wait_for_queue_pair(index);
         }
     }
-}
-
-/// The shared file in which a region lies, if the program has told.
-fn share_of(region: &Region) -> Option<reach::Share> {
-    shares().find(region.memory.address(), region.memory.len())
 }

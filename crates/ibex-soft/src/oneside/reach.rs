@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -244,27 +245,42 @@ fn pointer(address: u64) -> *mut libc::c_void {
 }
 
 /// Pieces of this process's memory, in order, for one copy of the kernel's.
-#[derive(Debug)]
-pub(crate) struct Pieces {
-    vectors: [libc::iovec; Pieces::MOST],
+pub(crate) struct Pieces<'a> {
+    vectors: [libc::iovec; MOST],
     count: usize,
     len: usize,
+    /// Whether all may be read into.
+    writable: bool,
+    memory: PhantomData<&'a UserMemory>,
 }
 
-impl Pieces {
-    /// Most pieces: a list's elements.
-    const MOST: usize = crate::qp::MAX_SGE as usize;
+/// Most pieces: more elements than this no request's list has (`max_sge`).
+const MOST: usize = 32;
 
-    pub(crate) fn new() -> Pieces {
+impl<'a> Pieces<'a> {
+    pub(crate) fn new() -> Pieces<'a> {
         let none = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        Pieces { vectors: [none; Pieces::MOST], count: 0, len: 0 }
+        Pieces { vectors: [none; MOST], count: 0, len: 0, writable: true, memory: PhantomData }
     }
 
-    /// Adds a stretch of registered memory; false if there are too many.
+    /// Adds a stretch of registered memory, of which `write` was asked when it was looked up if it is read into; false if
+    /// there are too many.
     ///
-    /// # Safety
-    /// The memory stays mapped for as long as the pieces are used, readable, and writable if they are read into.
-    pub(crate) unsafe fn add(&mut self, address: usize, len: usize) -> bool {
+    /// # Panics
+    /// If the bytes are not inside the memory.
+    #[must_use]
+    pub(crate) fn add(&mut self, memory: &'a UserMemory, at: usize, len: usize) -> bool {
+        self.push(memory.address_of(at, len), len)
+    }
+
+    /// Adds bytes of the device's own, which are only copied from.
+    #[must_use]
+    pub(crate) fn add_bytes(&mut self, bytes: &'a [u8]) -> bool {
+        self.writable = false;
+        self.push(bytes.as_ptr().expose_provenance(), bytes.len())
+    }
+
+    fn push(&mut self, address: usize, len: usize) -> bool {
         let Some(vector) = self.vectors.get_mut(self.count) else { return false };
         *vector = libc::iovec { iov_base: std::ptr::with_exposed_provenance_mut(address), iov_len: len };
         self.count += 1;
@@ -282,16 +298,20 @@ impl Pieces {
             libc::iovec { iov_base: pointer(address + head as u64), iov_len: tail },
         ];
         let (vectors, count) = (self.vectors.as_ptr(), self.count as libc::c_ulong);
-        // SAFETY: `count` vectors of memory that `add` was promised; the other addresses are the other process's.
+        // SAFETY: `count` vectors of memory that is mapped for as long as it is borrowed (`UserMemory::new`); the other
+        // addresses are the other process's.
         let done = unsafe { libc::process_vm_writev(pid, vectors, count, remote.as_ptr(), 2, 0) };
         usize::try_from(done) == Ok(self.len)
     }
 
     /// Copies to the pieces from `address` of process `pid`; false if not all could be.
     pub(crate) fn read(&self, pid: i32, address: u64) -> bool {
+        if !self.writable {
+            return false;
+        }
         let remote = libc::iovec { iov_base: pointer(address), iov_len: self.len };
         let (vectors, count) = (self.vectors.as_ptr(), self.count as libc::c_ulong);
-        // SAFETY: as in `write`, and promised writable.
+        // SAFETY: as in `write`; that it is writable was checked with its rights.
         let done = unsafe { libc::process_vm_readv(pid, vectors, count, &raw const remote, 1, 0) };
         usize::try_from(done) == Ok(self.len)
     }

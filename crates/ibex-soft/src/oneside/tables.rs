@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use super::reach::Share;
 use crate::host::segment::{self, Mapping};
-use crate::mr::{Keys, Region, access};
 
 /// Regions that can be published: 4 MiB of table, of which pages that are not used do not exist.
 pub(super) const REGIONS: usize = 1 << 16;
@@ -53,6 +52,24 @@ pub(super) fn queue_pair_index(num: u32) -> u32 {
 /// The rights of remote peers; the bits are those of the verbs' access flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Access(pub(crate) u32);
+
+/// What peers have to know of a region.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RegionEntry {
+    pub(crate) rkey: u32,
+    pub(crate) pd: u32,
+    /// Rights, bits of the access flags.
+    pub(crate) access: u32,
+    /// Address by which requests name its first byte.
+    pub(crate) iova: u64,
+    /// Where that is.
+    pub(crate) address: usize,
+    /// Length in bytes.
+    pub(crate) len: usize,
+}
+
+/// The rights of remote peers, of the access flags: write, read, atomics.
+const REMOTE: u32 = 0b1110;
 
 /// What peers have to know of a queue pair that serves requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,28 +120,27 @@ impl Tables {
     }
 
     /// Publishes a region, in place of what was published under its key.
-    pub(super) fn enter_region(&self, keys: Keys, region: &Region, share: Option<Share>) {
-        let remote = access::REMOTE_WRITE | access::REMOTE_READ | access::REMOTE_ATOMIC;
-        let index = region_index(keys.rkey);
+    pub(super) fn enter_region(&self, region: &RegionEntry, share: Option<Share>) {
+        let index = region_index(region.rkey);
         let word = |number| self.memory.word(region_at(index, number));
-        if region.access & remote == 0 {
+        if region.access & REMOTE == 0 {
             return;
         }
         let old = word(0).load(Ordering::Relaxed);
-        if old != 0 && old >> 32 != u64::from(keys.rkey) {
+        if old != 0 && old >> 32 != u64::from(region.rkey) {
             return;
         }
         word(0).store(0, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let (share, offset, inode) = share.map_or((0, 0, 0), |share| share.words());
-        word(1).store(u64::from(region.pd) << 32 | u64::from(region.access & remote), Ordering::Relaxed);
+        word(1).store(u64::from(region.pd) << 32 | u64::from(region.access & REMOTE), Ordering::Relaxed);
         word(2).store(region.iova, Ordering::Relaxed);
-        word(3).store(region.len, Ordering::Relaxed);
-        word(4).store(region.memory.address() as u64, Ordering::Relaxed);
+        word(3).store(region.len as u64, Ordering::Relaxed);
+        word(4).store(region.address as u64, Ordering::Relaxed);
         word(5).store(share, Ordering::Relaxed);
         word(6).store(offset, Ordering::Relaxed);
         word(7).store(inode, Ordering::Relaxed);
-        word(0).store(self.stamp(keys.rkey), Ordering::Release);
+        word(0).store(self.stamp(region.rkey), Ordering::Release);
     }
 
     /// Makes a region unknown. Peers that looked before may still work on it.

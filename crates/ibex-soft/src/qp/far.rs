@@ -1,0 +1,182 @@
+//! One-sided operations on the memory of another process, carried out inside the call that posts them.
+//!
+//! Owns the choice of this way for WRITE, READ and atomics, and what peers are told of a queue pair of ours. Does not own
+//! keys and copies ([`crate::oneside`]). As between queue pairs of one process ([`super::direct`]), whatever may not plainly
+//! succeed goes as packets: then the peer says what is wrong.
+//!
+//! A request goes this way if nothing of its queue pair is outstanding, so that it is in order; it uses no sequence
+//! number, since the peer's transport does not learn of it.
+
+use std::sync::Arc;
+
+use ibex_proto::{QpState, RcQp, SendOp};
+use ibex_sys::{IBV_QPT_RC, IBV_WC_SUCCESS, ibv_wc, ibv_wc_opcode};
+
+use super::direct::{Bytes, Staged, atomic, bytes_of, pieces, transfer};
+use super::post::SendRequest;
+use super::{Inner, Qp};
+use crate::host::LinkId;
+use crate::mr::{MrTable, access};
+use crate::net::Peer;
+use crate::nic::Nic;
+use crate::oneside::{Access, Map, Path, QpEntry, View, Wanted};
+
+/// What a queue pair knows of its peer's memory.
+#[derive(Default)]
+pub(super) struct Far {
+    /// The link that was looked at last, 0 if none.
+    link: LinkId,
+    view: Option<Arc<View>>,
+    /// The file used last.
+    map: Option<Arc<Map>>,
+    /// Whether peers see this queue pair.
+    published: bool,
+}
+
+impl Far {
+    /// Whether the peer's memory is in sight.
+    #[inline]
+    fn find(&mut self, nic: &Nic, peer: Peer) -> bool {
+        if self.view.as_ref().is_some_and(|view| view.is_open()) {
+            return true;
+        }
+        self.look(nic, peer)
+    }
+
+    fn look(&mut self, nic: &Nic, peer: Peer) -> bool {
+        let Some(link) = nic.wire.link_to(peer) else { return false };
+        if link == self.link {
+            return false;
+        }
+        (self.link, self.view, self.map) = (link, nic.wire.view(link), None);
+        self.view.is_some()
+    }
+}
+
+impl Qp {
+    /// Carries out a request that is being posted; false if it has to be posted. The caller has checked that the queue has
+    /// room.
+    #[inline]
+    pub(super) fn one_sided(
+        &self,
+        nic: &Nic,
+        mrs: &MrTable,
+        inner: &mut Inner,
+        request: &SendRequest<'_>,
+        len: u32,
+    ) -> bool {
+        let (rkey, va, len, right) = match request.op {
+            SendOp::Write { rkey, va, imm: None } => (rkey, va, len, access::REMOTE_WRITE),
+            SendOp::Read { rkey, va } => (rkey, va, len, access::REMOTE_READ),
+            SendOp::CompareSwap { rkey, va, .. } | SendOp::FetchAdd { rkey, va, .. } => {
+                (rkey, va, 8, access::REMOTE_ATOMIC)
+            }
+            _ => return false,
+        };
+        let Some(peer) = inner.peer.filter(|peer| len > 0 && peer.address == nic.wire.address()) else {
+            return false;
+        };
+        let at_rest = |own: &RcQp| own.is_at_rest() && own.may_request(&request.op) && !own.wants_transmit();
+        if !inner.far.find(nic, peer) || !inner.proto.as_rc().is_some_and(at_rest) {
+            return false;
+        }
+        let wanted = Wanted {
+            queue_pairs: (peer.qpn, self.num),
+            rkey: rkey.0,
+            va,
+            len: u64::from(len),
+            right,
+        };
+        if self.reach(mrs, inner, &wanted, request).is_none() {
+            return false;
+        }
+        if request.signaled || self.sq_sig_all {
+            let entry = ibv_wc {
+                wr_id: request.wr_id,
+                status: IBV_WC_SUCCESS,
+                opcode: ibv_wc_opcode(request.op.wc_opcode().0),
+                byte_len: len,
+                qp_num: self.num,
+                ..Default::default()
+            };
+            self.complete_posted(nic, mrs, inner, entry);
+        }
+        true
+    }
+
+    /// Carries the operation out; `None`, and nothing done that packets would not repeat, if it may not succeed.
+    #[inline]
+    fn reach(
+        &self,
+        mrs: &MrTable,
+        inner: &mut Inner,
+        wanted: &Wanted,
+        request: &SendRequest<'_>,
+    ) -> Option<()> {
+        let staged;
+        let payload = match request.payload {
+            super::Payload::Gather(list) => bytes_of(mrs, self.pd, list),
+            super::Payload::Inline(len, copy) => {
+                staged = Staged::new(len, copy)?;
+                Bytes::Here(staged.bytes())
+            }
+            super::Payload::Bind(_) => return None,
+        };
+        let len = wanted.len as usize;
+        let super::far::Far { view, map, .. } = &mut inner.far;
+        let view = view.as_deref()?;
+        let permit = view.permit(wanted)?;
+        let done = match (view.reach(&permit, len, map)?, request.op) {
+            (Path::Mapped(memory, at), SendOp::Write { .. }) => {
+                transfer(payload, Bytes::Memory(memory, at), len)
+            }
+            (Path::Mapped(memory, at), SendOp::Read { .. }) => {
+                transfer(Bytes::Memory(memory, at), payload, len)
+            }
+            (Path::Mapped(memory, at), op) if wanted.va.is_multiple_of(8) => {
+                atomic(memory, at, &op, payload).is_some()
+            }
+            (Path::Process { pid, address }, SendOp::Write { .. }) => {
+                pieces(payload, len, false)?.write(pid, address)
+            }
+            (Path::Process { pid, address }, SendOp::Read { .. }) => {
+                pieces(payload, len, true)?.read(pid, address)
+            }
+            // The kernel has no atomics between processes.
+            _ => false,
+        };
+        done.then_some(())
+    }
+
+    /// Tells peers of this queue pair what they have to know, or that there is nothing.
+    pub(super) fn publish(&self, nic: &Nic, inner: &mut Inner) {
+        let Some(memory) = nic.wire.memory() else { return };
+        let serving = matches!(inner.proto.state(), QpState::Rtr | QpState::Rts | QpState::Sqd);
+        let peer = inner.peer.filter(|peer| serving && peer.address == nic.wire.address());
+        match (peer, inner.proto.as_rc()) {
+            (Some(peer), Some(own)) if self.service == IBV_QPT_RC => {
+                let access = Access(u32::from(own.access().0));
+                memory.enter_queue_pair(self.num, &QpEntry { remote: peer.qpn, pd: self.pd, access });
+                inner.far.published = true;
+            }
+            _ => self.withdraw(nic, inner, true),
+        }
+    }
+
+    /// Peers are told that this queue pair serves no requests any more. With `wait`, none is being carried out through it
+    /// when this returns.
+    pub(crate) fn withdraw(&self, nic: &Nic, inner: &mut Inner, wait: bool) {
+        if !std::mem::take(&mut inner.far.published) {
+            return;
+        }
+        if let Some(memory) = nic.wire.memory() {
+            memory.leave_queue_pair(self.num, wait);
+        }
+    }
+
+    /// The peer's memory is not in sight any more.
+    pub(super) fn forget_far(&self, inner: &mut Inner) {
+        let published = inner.far.published;
+        inner.far = Far { published, ..Far::default() };
+    }
+}
