@@ -40,15 +40,19 @@
 
 pub mod abi;
 mod ah;
+mod cm;
 mod cq;
 mod device;
 mod event;
+mod host;
 mod memory;
 mod mr;
 mod net;
 mod nic;
+mod oneside;
 mod os;
 mod qp;
 mod srq;
 
+pub use abi::cm::cm;
 pub use abi::verbs;

@@ -34,6 +34,25 @@ impl UserMemory {
         UserMemory { addr, len }
     }
 
+    /// Where the range begins, as a number.
+    pub(crate) fn address(&self) -> usize {
+        self.addr
+    }
+
+    /// Where `len` bytes at `offset` begin, as a number.
+    ///
+    /// # Panics
+    /// If the bytes are not inside the range.
+    pub(crate) fn address_of(&self, offset: usize, len: usize) -> usize {
+        self.check(offset, len);
+        self.addr + offset
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Copies from the range, starting `offset` bytes into it.
     ///
     /// # Panics

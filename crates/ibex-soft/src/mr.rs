@@ -244,6 +244,25 @@ impl MrTable {
         }
     }
 
+    /// The lkeys of all regions of these domains.
+    pub(crate) fn of_domains(&self, domains: &[PdNumber]) -> Vec<u32> {
+        let ours = |entry: &Entry| matches!(&entry.slot, Slot::Region(region) if domains.contains(&region.pd));
+        let numbered = self.entries.iter().enumerate().filter(|(_, entry)| ours(entry));
+        // The table never grows beyond `MAX_ENTRIES`.
+        numbered
+            .map(|(index, entry)| ((index as u32) << 8 | u32::from(entry.generation) << 1) ^ self.secret)
+            .collect()
+    }
+
+    /// Whether windows are bound to the region with this lkey.
+    pub(crate) fn is_bound(&self, lkey: u32) -> bool {
+        let key = lkey ^ self.secret;
+        let entry = self.entries.get((key >> 8) as usize);
+        entry.is_some_and(|entry| {
+            u32::from(entry.generation) << 1 == key & 0xff && entry.bound.load(Ordering::Acquire) > 0
+        })
+    }
+
     /// The region with this lkey, to be changed in place; it keeps its keys.
     ///
     /// # Errors

@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// A counter in the kernel that is readable while it is above zero (`eventfd(2)` with `EFD_SEMAPHORE`): each `add`
@@ -26,6 +26,20 @@ impl EventFd {
     pub(crate) fn new() -> io::Result<EventFd> {
         // SAFETY: no pointer is passed.
         let fd = unsafe { libc::eventfd(0, libc::EFD_SEMAPHORE | libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just opened and owned by nobody else.
+        Ok(EventFd { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// The same, but one `take` takes everything that was added, and nothing that is done to the descriptor blocks.
+    ///
+    /// # Errors
+    /// As [`EventFd::new`].
+    pub(crate) fn latch() -> io::Result<EventFd> {
+        // SAFETY: no pointer is passed.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -68,6 +82,19 @@ impl EventFd {
         // SAFETY: F_GETFL takes no argument.
         let flags = unsafe { libc::fcntl(self.raw(), libc::F_GETFL) };
         flags >= 0 && flags & libc::O_NONBLOCK != 0
+    }
+}
+
+impl From<OwnedFd> for EventFd {
+    /// A counter that another process made; if it is none, adding to it has no effect that concerns this process.
+    fn from(fd: OwnedFd) -> EventFd {
+        EventFd { fd }
+    }
+}
+
+impl AsFd for EventFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

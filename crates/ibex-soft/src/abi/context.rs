@@ -254,8 +254,10 @@ pub unsafe extern "C" fn ibv_close_device(context: *mut ibv_context) -> c_int {
         for num in qps {
             nic.detach(num);
         }
-        let domains = std::mem::take(&mut *inside.domains.lock().unwrap_or_else(PoisonError::into_inner));
-        nic.deregister_domains(&domains);
+        let mut domains = inside.domains.lock().unwrap_or_else(PoisonError::into_inner);
+        nic.deregister_domains(&domains)?;
+        domains.clear();
+        drop(domains);
         if Arc::strong_count(inside) == 1 {
             // SAFETY: no object refers to the context, and the caller gives it up.
             drop(unsafe { ContextObject::reclaim(whole(context)) });

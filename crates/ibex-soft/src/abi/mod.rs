@@ -21,12 +21,14 @@
 //! | `events` | asynchronous events |
 //! | `text` | names, rates, sysfs |
 //! | `refuse` | what is not served |
+//! | [`mod@cm`] | connection management: librdmacm |
 //!
 //! # Safety
 //! Functions trust their C caller as far as their manual lets them: pointers are those given out earlier and not yet given
 //! back, buffers have the sizes said. Null is refused where it is no legal value.
 
 mod ah;
+pub mod cm;
 mod context;
 mod cq;
 mod cq_ex;

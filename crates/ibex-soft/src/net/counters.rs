@@ -36,6 +36,8 @@ counters! {
     tx_gso_batches,
     /// Packets that could not be sent: full socket buffers, no route, nobody owns the slot.
     tx_dropped,
+    /// Packets sent through memory shared with their receiver.
+    tx_via_host,
     /// Packets sent over a slot socket because the peer's own port was not known yet.
     tx_via_slot,
     /// Packets lost, doubled or delayed on purpose.
@@ -52,12 +54,18 @@ counters! {
     rx_stray,
     /// Packets accepted although their IP identification had to be guessed.
     rx_guessed_ident,
+    /// Packets received through memory shared with their sender; also among the packets handed over.
+    rx_via_host,
     /// Packets the holder passed on to their owner.
     forwarded,
     /// Packets the holder could not pass on.
     forward_dropped,
     /// Times this process became the holder after another had gone.
     takeovers,
+    /// Peers attached to through shared memory.
+    attached,
+    /// The same, gone again.
+    detached,
     /// Ports of peers on this address learned.
     learned,
     /// Ports of peers on this address forgotten.

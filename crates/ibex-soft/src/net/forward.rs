@@ -31,6 +31,8 @@ pub(super) enum Kind {
     Local,
     /// Packets that came to the RoCE port from elsewhere, each with its ICRC.
     Foreign,
+    /// No packets: an invitation to share memory, its connection beside it ([`crate::host`]).
+    Invite,
 }
 
 /// The header before the packets of a datagram.
@@ -57,6 +59,7 @@ impl Header {
             Kind::Hello => 1,
             Kind::Local => 2,
             Kind::Foreign => 3,
+            Kind::Invite => 4,
         };
         bytes[5] = self.ask.into();
         bytes[6..8].copy_from_slice(&self.segment.to_ne_bytes());
@@ -78,6 +81,7 @@ impl Header {
             1 => Kind::Hello,
             2 => Kind::Local,
             3 => Kind::Foreign,
+            4 => Kind::Invite,
             _ => return None,
         };
         let source: [u8; 16] = *bytes[16..].first_chunk()?;
@@ -110,6 +114,11 @@ impl Names {
     /// The name that whoever holds the RoCE port listens on.
     pub(super) fn holder(&self) -> String {
         format!("{}holder", self.base)
+    }
+
+    /// The name `name` among those of this address.
+    pub(super) fn other(&self, name: &str) -> String {
+        format!("{}{name}", self.base)
     }
 
     /// The name of slot `slot`'s datagram socket.

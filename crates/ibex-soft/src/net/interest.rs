@@ -8,13 +8,16 @@
 //! Read first: epoll(7), timerfd_create(2).
 //!
 //! # Safety
-//! Only epoll_create1(2), epoll_ctl(2), timerfd_create(2) and timerfd_settime(2), with arguments that
+//! Only epoll_create1(2), epoll_ctl(2), epoll_wait(2), timerfd_create(2) and timerfd_settime(2), with arguments that
 //! live across the call; each new descriptor gets one owner at once.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::time::Duration;
+
+/// Descriptors asked about at a time; the kernel goes round among those that are ready.
+const READY: usize = 16;
 
 /// A set of descriptors to sleep on.
 #[derive(Debug)]
@@ -68,13 +71,31 @@ impl Interest {
     /// # Errors
     /// Those of epoll_ctl(2).
     pub(super) fn add(&self, fd: RawFd) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_ADD, fd)
+        self.control(libc::EPOLL_CTL_ADD, fd, 0)
+    }
+
+    /// Adds `fd`, to be told by its tag, which is not 0, when it is readable or hung up: [`Interest::ready`].
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub(super) fn add_tagged(&self, fd: RawFd, tag: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, tag)
+    }
+
+    /// The tags, none of them 0, of some descriptors that are readable, or hung up, now.
+    pub(super) fn ready(&self) -> impl Iterator<Item = u64> {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; READY];
+        // SAFETY: epoll_wait(2) writes at most as many events as there is room for; it does not wait.
+        let count =
+            unsafe { libc::epoll_wait(self.set.as_raw_fd(), events.as_mut_ptr(), READY as libc::c_int, 0) };
+        let count = usize::try_from(count).unwrap_or(0);
+        events.into_iter().take(count).map(|event| event.u64).filter(|&tag| tag != 0)
     }
 
     /// Removes `fd`. Closing it would not be enough where a forked child holds it open.
     pub(super) fn remove(&self, fd: RawFd) {
         // Fails only if it is not in the set, which is what was wanted.
-        let _ = self.control(libc::EPOLL_CTL_DEL, fd);
+        let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0);
     }
 
     /// Sleeps until one of `fds` is readable, at most for `milliseconds`; whether one is.
@@ -86,8 +107,8 @@ impl Interest {
         ready > 0
     }
 
-    fn control(&self, operation: libc::c_int, fd: RawFd) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+    fn control(&self, operation: libc::c_int, fd: RawFd, tag: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: tag };
         // SAFETY: epoll_ctl(2) reads `event`, which lives across the call.
         let result = unsafe { libc::epoll_ctl(self.fd(), operation, fd, &raw mut event) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -16,6 +16,9 @@
 //! * Peers on the same address meet over the slot sockets, tell each other their own UDP ports, and
 //!   talk directly from then on. Everybody else is addressed at the RoCE port.
 //!
+//! * Peers of one user on the same address attach to each other when they learn each other's port, and exchange packets
+//!   through shared memory from then on ([`crate::host`]), as does a process with itself. Packets there have no ICRC.
+//!
 //! # Order of calls
 //!
 //! [`Config::from_env`] → [`Wire::open`] → [`Wire::alloc_qpn`] per queue pair → [`Wire::hello`] when
@@ -42,6 +45,8 @@ mod forward;
 mod holder;
 mod ifaddr;
 mod interest;
+mod pace;
+mod mailbox;
 pub(crate) mod qpn;
 mod rx;
 mod slot;
@@ -53,7 +58,8 @@ mod wire;
 
 pub(crate) use config::{Config, LinkChoice};
 pub(crate) use error::NetError;
+pub(crate) use mailbox::Held;
 pub(crate) use rx::{Received, RxRing, Scan};
 pub(crate) use slot::random;
-pub(crate) use tx::{Peer, TxBatch};
+pub(crate) use tx::{MAX_PACKET, Peer, TxBatch};
 pub(crate) use wire::Wire;

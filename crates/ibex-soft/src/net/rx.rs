@@ -1,24 +1,27 @@
 //! Receiving: all sockets of the link, one packet after the other.
 //!
-//! Owns the receive buffer, the check of the ICRC, the holder's forwarding and the hellos of the slot
-//! sockets. What is handed on has a right ICRC, or came over a slot socket from a process of this
+//! Owns the order in which shared memory and sockets are looked at, the receive buffer, the check of the ICRC, the holder's forwarding and the hellos of the slot
+//! sockets. What is handed on has a right ICRC, or came over a slot socket or shared memory from a process of this
 //! host without one; nothing above the destination's slot has been looked at.
 //!
 //! Read first: udp(7) (`UDP_GRO`), unix(7).
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::linux::net::SocketAddrExt as _;
+use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 use ibex_wire::icrc::Flow;
 use ibex_wire::{Bth, ICRC_LEN};
 
 use super::forward::{HEADER, Header, Kind};
+use super::pace::Pace;
+use super::mailbox;
 use super::qpn;
 use super::slot::Slot;
 use super::tx;
 use super::udp::{Burst, Udp};
 use super::wire::Wire;
+use crate::host::{self, Host, Inbox};
 
 /// Bytes of the receive buffer: the largest datagram of any kind, and one more to notice larger ones.
 const BUFFER: usize = 65_536 + HEADER + 1;
@@ -29,6 +32,9 @@ const OTHERS_EVERY: u32 = 16;
 
 /// Receives for which they are looked at every time after something came.
 const STAY_HOT: u32 = 64;
+
+/// Packets taken from the sockets at most before those of a new link.
+const BACKLOG: usize = 4096;
 
 /// Receives between two that look for a second burst behind a single packet.
 const PROBE_EVERY: u32 = 16;
@@ -48,11 +54,14 @@ pub(crate) struct Datagram<'a> {
 /// Which sockets to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scan {
-    /// The socket of direct traffic, the others now and then: for callers that spin.
+    /// Shared memory and the socket of direct traffic, the others now and then: for callers that spin. A process whose
+    /// peers are all reached through shared memory looks at sockets now and then only.
     Quick,
     /// The same, and if there is nothing, all others too: after one of [`super::Wire::fds`]
     /// was readable. It stays readable while there is more.
     Full,
+    /// Shared memory only: before going to sleep on the sockets.
+    Rings,
 }
 
 /// What a call of [`super::Wire::recv`] did.
@@ -67,6 +76,13 @@ pub(crate) struct Received {
 /// Receive buffers; keep one per receiving thread or engine and reuse it.
 #[derive(Debug)]
 pub(crate) struct RxRing {
+    inbox: Inbox,
+    sockets: Sockets,
+}
+
+/// What receiving from sockets needs.
+#[derive(Debug)]
+struct Sockets {
     buffer: Box<[u8]>,
     flows: Flows,
     /// Receives so far, wrapping.
@@ -75,20 +91,25 @@ pub(crate) struct RxRing {
     hot: u32,
     /// Whether direct traffic comes in more than one burst at a time.
     streaming: bool,
+    pace: Pace,
 }
 
 impl RxRing {
     /// Buffers for the largest datagram the kernel hands out.
     pub(crate) fn new() -> Self {
-        Self {
+        let sockets = Sockets {
             buffer: vec![0; BUFFER].into_boxed_slice(),
             flows: Flows([None; FLOWS]),
             quick: 0,
             hot: 0,
             streaming: false,
-        }
+            pace: Pace::new(),
+        };
+        Self { inbox: Inbox::new(), sockets }
     }
+}
 
+impl Sockets {
     /// Whether this receive looks at the other sockets first.
     fn others_due(&mut self) -> bool {
         self.quick = self.quick.wrapping_add(1);
@@ -127,18 +148,80 @@ pub(super) fn recv(
     budget: usize,
     sink: &mut impl FnMut(Datagram<'_>),
 ) -> Received {
-    let others_first = ring.others_due();
+    let RxRing { inbox, sockets } = ring;
     let mut total = Received::default();
-    if others_first {
-        total.add(others(wire, ring, budget, sink));
+    if let Some(host) = wire.host() {
+        if scan == Scan::Full {
+            host.answer();
+        }
+        total.add(from_rings(wire, host, inbox, sockets, budget, sink));
+        let must = scan == Scan::Full && total.packets == 0;
+        if scan == Scan::Rings || !sockets.pace.is_due(wire) && !must {
+            return total;
+        }
     }
-    total.add(direct(wire, ring, budget, sink));
-    if scan == Scan::Full && total.packets == 0 && !others_first {
-        total.add(others(wire, ring, budget, sink));
+    let found = from_sockets(wire, sockets, scan, budget, sink);
+    if found.packets > 0 {
+        sockets.pace.warm();
     }
+    total.add(found);
     if scan == Scan::Full && total.packets == 0 {
         // Then what woke the caller is not a packet.
         wire.housekeeping(Instant::now());
+    }
+    total
+}
+
+/// Shared memory.
+#[inline]
+fn from_rings(
+    wire: &Wire,
+    host: &Host,
+    inbox: &mut Inbox,
+    sockets: &mut Sockets,
+    budget: usize,
+    sink: &mut impl FnMut(Datagram<'_>),
+) -> Received {
+    let source = wire.address();
+    let mut state = (sockets, sink);
+    let packets = host.receive(
+        inbox,
+        budget,
+        &mut state,
+        // Packets that the peer sent before it had the link come before those it sent over it.
+        |(sockets, sink)| {
+            others(wire, sockets, BACKLOG, sink);
+            drain(BACKLOG, || from_own(wire, sockets, sink));
+        },
+        |(_, sink), packet| sink(Datagram { source, packet }),
+    );
+    if packets > 0 {
+        wire.counters().rx_packets.add(packets as u64);
+        wire.counters().rx_via_host.add(packets as u64);
+    }
+    if inbox.unfit {
+        inbox.unfit = false;
+        wire.expel();
+    }
+    Received { packets, more: packets >= budget }
+}
+
+/// The sockets that are due.
+fn from_sockets(
+    wire: &Wire,
+    sockets: &mut Sockets,
+    scan: Scan,
+    budget: usize,
+    sink: &mut impl FnMut(Datagram<'_>),
+) -> Received {
+    let others_first = sockets.others_due();
+    let mut total = Received::default();
+    if others_first {
+        total.add(others(wire, sockets, budget, sink));
+    }
+    total.add(direct(wire, sockets, budget, sink));
+    if scan == Scan::Full && total.packets == 0 && !others_first {
+        total.add(others(wire, sockets, budget, sink));
     }
     total
 }
@@ -147,30 +230,34 @@ pub(super) fn recv(
 ///
 /// A single packet is mostly the only one, as in every ping-pong (with the acknowledgement of the one before, it is two in
 /// one burst), and to ask for more would delay it; whether there tends to be more is found out now and then.
-fn direct(wire: &Wire, ring: &mut RxRing, budget: usize, sink: &mut impl FnMut(Datagram<'_>)) -> Received {
-    let Some(first) = from_own(wire, ring, sink) else { return Received::default() };
-    if first <= 2 && !ring.streaming && !ring.quick.is_multiple_of(PROBE_EVERY) {
+fn direct(wire: &Wire, sockets: &mut Sockets, budget: usize, sink: &mut impl FnMut(Datagram<'_>)) -> Received {
+    let Some(first) = from_own(wire, sockets, sink) else { return Received::default() };
+    if first <= 2 && !sockets.streaming && !sockets.quick.is_multiple_of(PROBE_EVERY) {
         return Received { packets: first, more: true };
     }
     let left = budget.saturating_sub(first.max(1));
     let mut bursts = 1;
-    let mut received = drain(left, || from_own(wire, ring, sink).inspect(|_| bursts += 1));
-    ring.streaming = bursts > 1 || received.more;
+    let mut received = drain(left, || from_own(wire, sockets, sink).inspect(|_| bursts += 1));
+    sockets.streaming = bursts > 1 || received.more;
     received.packets += first;
     received
 }
 
 /// What came to the slots and to the RoCE port.
-fn others(wire: &Wire, ring: &mut RxRing, budget: usize, sink: &mut impl FnMut(Datagram<'_>)) -> Received {
+fn others(wire: &Wire, sockets: &mut Sockets, budget: usize, sink: &mut impl FnMut(Datagram<'_>)) -> Received {
     let mut total = Received::default();
     for slot in wire.slots().iter() {
-        total.add(drain(budget, || from_slot(wire, ring, slot, sink)));
+        total.add(drain(budget, || from_slot(wire, sockets, slot, sink)));
     }
     if let Some(udp) = wire.holder() {
-        total.add(drain(budget, || from_roce_port(wire, ring, udp, sink)));
+        total.add(drain(budget, || from_roce_port(wire, sockets, udp, sink)));
+    }
+    total.add(mailbox::receive(wire, budget, sink));
+    if wire.host().is_some() {
+        wire.attend_ready();
     }
     if total.packets > 0 {
-        ring.hot = STAY_HOT;
+        sockets.hot = STAY_HOT;
     }
     total
 }
@@ -192,13 +279,15 @@ fn drain(budget: usize, mut burst: impl FnMut() -> Option<usize>) -> Received {
 }
 
 /// One burst from our own socket.
-fn from_own(wire: &Wire, ring: &mut RxRing, sink: &mut impl FnMut(Datagram<'_>)) -> Option<usize> {
-    let burst = receive(wire, wire.own(), &mut ring.buffer)?;
-    let flow = ring.flows.get(wire, burst.source, burst.port, wire.own().port());
+fn from_own(wire: &Wire, sockets: &mut Sockets, sink: &mut impl FnMut(Datagram<'_>)) -> Option<usize> {
+    let burst = receive(wire, wire.own(), &mut sockets.buffer)?;
+    let flow = sockets.flows.get(wire, burst.source, burst.port, wire.own().port());
     let mut inspector = Inspector::new(wire, flow, 0);
-    for sealed in ring.buffer[..burst.length].chunks(burst.segment) {
+    for sealed in sockets.buffer[..burst.length].chunks(burst.segment) {
         if let Some(packet) = inspector.open(sealed) {
-            if wire.is_own(qpn::slot(qpn::destination(packet))) {
+            let slot = qpn::slot(qpn::destination(packet));
+            // Management datagrams name no slot; who is on this address sends them here directly.
+            if slot == 0 || wire.is_own(slot) {
                 inspector.hand_over(Datagram { source: burst.source, packet }, sink);
             } else {
                 wire.counters().rx_stray.add(1);
@@ -211,14 +300,14 @@ fn from_own(wire: &Wire, ring: &mut RxRing, sink: &mut impl FnMut(Datagram<'_>))
 /// One burst from the RoCE port: ours, or to be forwarded.
 fn from_roce_port(
     wire: &Wire,
-    ring: &mut RxRing,
+    sockets: &mut Sockets,
     udp: &Udp,
     sink: &mut impl FnMut(Datagram<'_>),
 ) -> Option<usize> {
-    let burst = receive(wire, udp, &mut ring.buffer)?;
-    let flow = ring.flows.get(wire, burst.source, burst.port, udp.port());
+    let burst = receive(wire, udp, &mut sockets.buffer)?;
+    let flow = sockets.flows.get(wire, burst.source, burst.port, udp.port());
     let mut inspector = Inspector::new(wire, flow, 0);
-    let data = &ring.buffer[..burst.length];
+    let data = &sockets.buffer[..burst.length];
     // Neighbours for the same slot travel on together: the place of the first of them, and the slot.
     let mut run: Option<(usize, u16)> = None;
     for (index, sealed) in data.chunks(burst.segment).enumerate() {
@@ -271,25 +360,29 @@ fn forward(wire: &Wire, burst: &Burst, data: &[u8], range: std::ops::Range<usize
 /// One datagram from a slot's socket: hellos, first packets, and what the holder passed on.
 fn from_slot(
     wire: &Wire,
-    ring: &mut RxRing,
+    sockets: &mut Sockets,
     slot: &Slot,
     sink: &mut impl FnMut(Datagram<'_>),
 ) -> Option<usize> {
-    let (length, from) = slot.socket.recv_from(&mut ring.buffer).ok()?;
+    let mut letter = host::receive(slot.socket.as_fd(), &mut sockets.buffer).ok()?;
+    let length = letter.length;
     let malformed = || wire.counters().rx_malformed.add(1);
-    let parsed = if length < BUFFER { Header::parse(&ring.buffer[..length]) } else { None };
+    let parsed = if length < BUFFER { Header::parse(&sockets.buffer[..length]) } else { None };
     let Some((header, packets)) = parsed else {
         malformed();
         return Some(0);
     };
     let flow = match header.kind {
-        Kind::Foreign => ring.flows.get(wire, header.source, header.port, wire.roce_port()),
-        Kind::Hello | Kind::Local => {
+        Kind::Foreign => sockets.flows.get(wire, header.source, header.port, wire.roce_port()),
+        Kind::Hello | Kind::Local | Kind::Invite => {
             // Only the owner of a slot can send from its name.
-            let Some(peer) = from.as_abstract_name().and_then(|name| wire.names().parse(name)) else {
+            let Some(peer) = wire.names().parse(letter.name.bytes()) else {
                 malformed();
                 return Some(0);
             };
+            if header.kind == Kind::Invite {
+                wire.invited(header.port, &mut letter);
+            }
             wire.learn(peer, header.port);
             if header.ask {
                 // It asked for the port of this slot, so the answer has to come from it. When its
@@ -300,7 +393,7 @@ fn from_slot(
         }
     };
     let mut inspector = Inspector::new(wire, flow, header.first);
-    if header.kind != Kind::Hello {
+    if !matches!(header.kind, Kind::Hello | Kind::Invite) {
         for bytes in packets.chunks(header.segment.into()) {
             let packet =
                 if header.kind == Kind::Local { inspector.check(bytes) } else { inspector.open(bytes) };

@@ -13,13 +13,20 @@ use std::net::{IpAddr, SocketAddr};
 use ibex_wire::ICRC_LEN;
 use ibex_wire::icrc::Flow;
 
+use std::sync::Arc;
+
 use super::forward::{Header, Kind};
 use super::qpn;
 use super::udp::{MAX_PAYLOAD, Target};
 use super::wire::Wire;
+use crate::host::{self, Link, LinkId, Room};
 
 /// The largest packet a batch takes, bytes: headers, 4096 bytes of payload and padding, without the ICRC.
 pub(crate) const MAX_PACKET: usize = 4096 + 64;
+
+/// Bytes of records after which those collected for a link are published: enough to make the cost of publishing small,
+/// and little enough that the receiver begins while the sender goes on.
+const HOST_BATCH: usize = 16 << 10;
 
 /// Sends tried when the socket buffer, or a slot's queue of ten datagrams, is full. Each gives way to
 /// other threads, among them whoever empties it; a network card takes microseconds for that, too.
@@ -41,6 +48,8 @@ pub(super) enum Route {
     Udp(SocketAddr),
     /// To the socket of this slot on our address, without.
     Slot(u16),
+    /// Through this link's shared memory, without.
+    Host(LinkId),
 }
 
 /// A route, ready to be used.
@@ -48,7 +57,8 @@ pub(super) enum Route {
 pub(super) enum Path {
     Udp(Target, Flow),
     Slot(u16),
-    /// There is none: the destination's address family is not ours.
+    Host(Arc<Link>),
+    /// There is none: the link is just gone, or the destination's address family is not ours.
     None,
 }
 
@@ -69,6 +79,8 @@ pub(crate) struct TxBatch {
     segment: usize,
     /// Whether the last one was shorter, so that none can follow.
     closed: bool,
+    /// Whether a packet was not asked for because its link was full.
+    stalled: bool,
 }
 
 impl TxBatch {
@@ -83,6 +95,7 @@ impl TxBatch {
             end: 0,
             segment: 0,
             closed: false,
+            stalled: false,
         }
     }
 
@@ -101,6 +114,9 @@ impl TxBatch {
             self.path = Path::new(wire, route);
             self.route = route;
         }
+        if let Path::Host(_) = &self.path {
+            return self.push_record(wire, write);
+        }
         if self.closed || self.count == wire.max_segments() || self.end + self.segment > MAX_PAYLOAD {
             self.flush(wire);
         }
@@ -111,7 +127,7 @@ impl TxBatch {
         }
         let length = match self.path {
             Path::Udp(..) => written + ICRC_LEN,
-            Path::Slot(_) | Path::None => written,
+            Path::Slot(_) | Path::Host(_) | Path::None => written,
         };
         if self.count > 0 && length > self.segment {
             self.flush(wire);
@@ -130,16 +146,49 @@ impl TxBatch {
         true
     }
 
+    /// [`TxBatch::push`] for a link: packets of any size collect as the records they will be.
+    fn push_record(&mut self, wire: &Wire, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
+        if self.count == wire.max_segments() || self.end + host::record(MAX_PACKET) > HOST_BATCH {
+            self.flush(wire);
+        }
+        let Path::Host(link) = &self.path else { return false };
+        if link.room(self.end + host::record(MAX_PACKET)) == Room::Wait {
+            self.flush(wire);
+            self.stalled = true;
+            return false;
+        }
+        let start = self.end + host::HEADER;
+        let written = write(&mut self.buffer[start..start + MAX_PACKET]);
+        if written == 0 {
+            return false;
+        }
+        self.buffer[self.end..start].copy_from_slice(&host::header(written));
+        self.end += host::record(written);
+        self.count += 1;
+        true
+    }
+
+    /// Whether, since this was last asked, a packet had to wait for room on its link.
+    pub(crate) fn take_stalled(&mut self) -> bool {
+        std::mem::take(&mut self.stalled)
+    }
+
     /// Sends what was collected. Call it before going to do something else.
     pub(crate) fn flush(&mut self, wire: &Wire) {
         if self.count == 0 {
             return;
         }
         let packets = &mut self.buffer[..self.end];
-        match wire.injector() {
-            None => transmit(wire, &self.path, packets, self.segment),
+        match (&self.path, wire.injector()) {
+            (Path::Host(link), None) => send_records(wire, link, packets, self.count),
+            // One record: its padding is left behind.
+            (Path::Host(_), Some(mut injector)) => {
+                let length = host::length(packets);
+                injector.send(wire, &self.path, &mut packets[host::HEADER..][..length]);
+            }
+            (_, None) => transmit(wire, &self.path, packets, self.segment),
             // Batches are of one packet then.
-            Some(mut injector) => injector.send(wire, &self.path, packets),
+            (_, Some(mut injector)) => injector.send(wire, &self.path, packets),
         }
         (self.count, self.end, self.segment, self.closed) = (0, 0, 0, false);
     }
@@ -153,7 +202,18 @@ impl Path {
                 None => Self::None,
             },
             Route::Slot(slot) => Self::Slot(slot),
+            Route::Host(id) => wire.host().and_then(|host| host.link(id)).map_or(Self::None, Self::Host),
         }
+    }
+}
+
+/// Sends records over a link, and counts them either way.
+fn send_records(wire: &Wire, link: &Link, records: &[u8], count: usize) {
+    let counters = wire.counters();
+    if link.send(records, count) {
+        counters.tx_via_host.add(count as u64);
+    } else {
+        counters.tx_dropped.add(count as u64);
     }
 }
 
@@ -161,6 +221,10 @@ impl Path {
 pub(super) fn transmit(wire: &Wire, path: &Path, packets: &mut [u8], segment: usize) {
     let counters = wire.counters();
     let count = packets.len().div_ceil(segment);
+    if matches!(path, Path::Udp(..) | Path::Slot(_)) {
+        // An answer may come the same way.
+        wire.warm();
+    }
     let result = match path {
         Path::Udp(target, flow) => match patiently(|| wire.own().send(target, packets, segment)) {
             Err(error) if count > 1 && matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => {
@@ -186,6 +250,13 @@ pub(super) fn transmit(wire: &Wire, path: &Path, packets: &mut [u8], segment: us
                 source: wire.address(),
             };
             patiently(|| wire.send_to_slot(*slot, &header, packets))
+        }
+        Path::Host(link) => {
+            // What the injector lets through comes packet by packet.
+            let mut record = vec![0; host::record(packets.len())];
+            record[..host::HEADER].copy_from_slice(&host::header(packets.len()));
+            record[host::HEADER..][..packets.len()].copy_from_slice(packets);
+            return send_records(wire, link, &record, 1);
         }
         Path::None => Err(io::ErrorKind::Unsupported.into()),
     };
@@ -218,9 +289,10 @@ pub(super) fn route(wire: &Wire, to: Peer) -> Route {
     match qpn::slot(to.qpn) {
         // Management queue pairs are the holder's.
         0 => Route::Udp(wire.roce_address(to.address)),
-        slot => match wire.port_of(slot) {
-            Some(port) => Route::Udp(wire.neighbour(port)),
-            None => Route::Slot(slot),
+        slot => match (wire.link_of(slot), wire.port_of(slot)) {
+            (Some(link), _) => Route::Host(link),
+            (None, Some(port)) => Route::Udp(wire.neighbour(port)),
+            (None, None) => Route::Slot(slot),
         },
     }
 }

@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -20,11 +20,14 @@ use super::fault::Injector;
 use super::forward::{Header, Kind, Names};
 use super::holder::Election;
 use super::interest::Interest;
+use super::mailbox::Mailboxes;
 use super::qpn;
 use super::rx::{self, Datagram, Received, RxRing, Scan};
 use super::slot::{Slot, Slots};
 use super::tx::{self, Peer, Route};
 use super::udp::{MAX_SEGMENTS, Udp};
+use crate::host::{self, Change, Doze, Host, Letter, LinkId};
+use crate::oneside::{OneSide, View};
 
 /// Least time between two questions for the port of one slot, milliseconds: an answer takes less,
 /// and a slot socket queues only ten datagrams by default (`net.unix.max_dgram_qlen`).
@@ -37,6 +40,8 @@ struct Known {
     port: AtomicU16,
     /// When its port was asked for last, milliseconds of the link's age plus one, 0 for never.
     asked: AtomicU32,
+    /// The link to its process, 0 if there is none.
+    link: AtomicU32,
 }
 
 /// An open wire link. Shared by reference between all threads; closing is dropping.
@@ -48,11 +53,18 @@ pub(crate) struct Wire {
     own_address: SocketAddr,
     names: Names,
     slots: Slots,
+    mailboxes: Arc<Mailboxes>,
     election: Election,
     known: Box<[Known]>,
     mtu: usize,
     segmenting: AtomicBool,
     injector: Option<Mutex<Injector>>,
+    /// Whether packets for other hosts, or from them, are to be expected: a queue pair has a peer there.
+    abroad: AtomicBool,
+    /// Whether something was sent by a socket since last asked.
+    warm: AtomicBool,
+    /// Memory shared with other processes; `None` if that may not be.
+    host: Option<Host>,
     opened: Instant,
     dead: Dead,
     counters: Counters,
@@ -81,10 +93,18 @@ impl Wire {
         let roce = config.socket_address(address, config.port);
         let names = Names::new(roce);
         let interest = Arc::new(Interest::new().map_err(NetError::io("make an epoll set"))?);
+        let host = (config.link >= LinkChoice::Host).then(|| Host::open(own.port())).flatten();
+        if let Some(host) = &host {
+            interest.add(host.bell_fd()).map_err(NetError::io("watch the bell"))?;
+        }
         let wire = Self {
+            abroad: AtomicBool::new(false),
+            warm: AtomicBool::new(false),
+            host,
             own_address: config.socket_address(address, own.port()),
             own,
             slots: Slots::new(address, config.buffer),
+            mailboxes: Arc::default(),
             election: Election::open(&names.holder(), roce, config.buffer, interest.clone())?,
             interest,
             names,
@@ -104,6 +124,15 @@ impl Wire {
     /// The address of the device.
     pub(crate) fn address(&self) -> IpAddr {
         self.config.address
+    }
+
+    /// Whether the host knows a way from here to `address`.
+    ///
+    /// # Errors
+    /// Those of connect(2): `ENETUNREACH`, `EHOSTUNREACH`, `EINVAL` from a loopback address to elsewhere.
+    pub(crate) fn reach(&self, address: IpAddr) -> io::Result<()> {
+        let probe = std::net::UdpSocket::bind(self.config.socket_address(self.address(), 0))?;
+        probe.connect(self.roce_address(address))
     }
 
     /// The largest IB MTU that the interface carries: 256, 512, 1024, 2048 or 4096 bytes.
@@ -140,6 +169,9 @@ impl Wire {
     /// another owner now. A known port stays in use until the owner tells another, or turns out to be
     /// gone. At most one system call, at most one a millisecond per slot asked.
     pub(crate) fn hello(&self, peer: Peer) {
+        if peer.address != self.address() {
+            self.abroad.store(true, Ordering::Relaxed);
+        }
         let slot = qpn::slot(peer.qpn);
         let local = peer.address == self.address() && slot != 0 && !self.is_own(slot);
         if let Some(first) = self.slots.first()
@@ -197,6 +229,8 @@ impl Wire {
         self.interest.fds().into_iter().for_each(|fd| self.dead.replace(fd));
         self.dead.replace(self.own.fd());
         self.slots.fds().for_each(|fd| self.dead.replace(fd));
+        self.host.iter().flat_map(Host::fds).for_each(|fd| self.dead.replace(fd));
+        self.mailboxes.each_fd(|fd| self.dead.replace(fd));
         self.election.fds().for_each(|fd| self.dead.replace(fd));
     }
 
@@ -228,6 +262,24 @@ impl Wire {
 
     pub(super) fn names(&self) -> &Names {
         &self.names
+    }
+
+    pub(super) fn mailboxes(&self) -> &Arc<Mailboxes> {
+        &self.mailboxes
+    }
+
+    pub(super) fn interest(&self) -> &Arc<Interest> {
+        &self.interest
+    }
+
+    /// The slot this process had first, by which its own names for connections are told from others'.
+    pub(crate) fn first_slot(&self) -> u16 {
+        self.slots.first().map_or(0, |slot| slot.number)
+    }
+
+    /// Whether this process owns `slot`.
+    pub(crate) fn owns(&self, slot: u16) -> bool {
+        self.is_own(slot)
     }
 
     /// The RoCE port at `address`.
@@ -270,6 +322,59 @@ impl Wire {
         self.segmenting.store(false, Ordering::Relaxed);
     }
 
+    /// Sockets are in use: they have to be looked at.
+    #[inline]
+    pub(super) fn warm(&self) {
+        if !self.warm.load(Ordering::Relaxed) {
+            self.warm.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether sockets are in use, or were since this was last asked.
+    #[inline]
+    pub(super) fn take_warmth(&self) -> bool {
+        let warm = self.warm.load(Ordering::Relaxed);
+        if warm {
+            self.warm.store(false, Ordering::Relaxed);
+        }
+        warm || self.abroad.load(Ordering::Relaxed)
+    }
+
+    /// Memory shared with others.
+    pub(super) fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
+    }
+
+    /// The link to the process that owns `slot`.
+    pub(super) fn link_of(&self, slot: u16) -> Option<LinkId> {
+        let link = self.known[usize::from(slot)].link.load(Ordering::Relaxed);
+        (link != 0).then_some(link)
+    }
+
+    /// The link to the process of a queue pair, if there is one and it is not our own.
+    #[inline]
+    pub(crate) fn link_to(&self, peer: Peer) -> Option<LinkId> {
+        let slot = qpn::slot(peer.qpn);
+        if peer.address == self.address() && !self.is_own(slot) { self.link_of(slot) } else { None }
+    }
+
+    /// The memory of the process at the other end of a link, as far as it lets us reach it.
+    pub(crate) fn view(&self, link: LinkId) -> Option<Arc<View>> {
+        self.host.as_ref()?.link(link)?.view().cloned()
+    }
+
+    /// What other processes of this host may do with this one's memory; `None` if there are to be none.
+    #[inline]
+    pub(crate) fn memory(&self) -> Option<&OneSide> {
+        self.host.as_ref()?.memory()
+    }
+
+    /// Announces somebody who is going to sleep on [`Wire::fds`]; a receive with [`Scan::Rings`] must find nothing
+    /// before he does. `None` if only sockets can wake him.
+    pub(crate) fn doze(&self) -> Option<Doze<'_>> {
+        self.host.as_ref().map(Host::doze)
+    }
+
     /// Notes the port that a process told as the owner of `slot`.
     pub(super) fn learn(&self, slot: u16, port: u16) {
         if port == 0 || port == self.own.port() || self.is_own(slot) {
@@ -278,6 +383,73 @@ impl Wire {
         if self.known[usize::from(slot)].port.swap(port, Ordering::Relaxed) != port {
             self.counters.learned.add(1);
         }
+        if let Some(host) = &self.host {
+            match host.link_to(port) {
+                Some(link) => self.known[usize::from(slot)].link.store(link, Ordering::Relaxed),
+                None => {
+                    self.known[usize::from(slot)].link.store(0, Ordering::Relaxed);
+                    self.invite(host, slot, port);
+                }
+            }
+        }
+    }
+
+    /// Invites the process with `port`, which owns `slot`, to share memory, if that is up to us.
+    fn invite(&self, host: &Host, slot: u16, port: u16) {
+        let (Some(invitation), Some(from)) = (host.invite(port), self.slots.first()) else { return };
+        let (fd, tag) = invitation.watch;
+        let header = self.hello_header(Kind::Invite, false).emit();
+        let sent = self.interest.add_tagged(fd, tag as u64 + 1).and_then(|()| {
+            let address = self.names.slot_address(slot)?;
+            host::send(from.socket.as_fd(), Some(&address), &header, &[invitation.end.as_fd()])
+        });
+        // Otherwise the connection's other end closes here, which ends the attempt.
+        let _ = sent;
+    }
+
+    /// Answers an invitation that came to a slot of ours.
+    pub(super) fn invited(&self, port: u16, letter: &mut Letter) {
+        let Some((fd, tag)) = self.host.as_ref().and_then(|host| host.accept(port, letter)) else { return };
+        if self.interest.add_tagged(fd, tag as u64 + 1).is_err() {
+            self.attend(tag);
+        }
+    }
+
+    /// Attends to connections of peers that have something to say, or are gone; true if links came or went.
+    pub(super) fn attend_ready(&self) -> bool {
+        self.interest.ready().fold(false, |changed, tag| self.attend(tag as usize - 1) || changed)
+    }
+
+    fn attend(&self, tag: usize) -> bool {
+        let change = self.host.as_ref().and_then(|host| host.attend(tag, |fd| self.interest.remove(fd)));
+        self.note(change)
+    }
+
+    /// Parts with a peer that wrote garbage.
+    pub(super) fn expel(&self) {
+        while self.note(self.host.as_ref().and_then(|host| host.expel(|fd| self.interest.remove(fd)))) {}
+    }
+
+    /// Changes routes as links come and go.
+    fn note(&self, change: Option<Change>) -> bool {
+        match change {
+            None => return false,
+            Some(Change::Up(port, link)) => {
+                self.counters.attached.add(1);
+                for known in self.known.iter().filter(|known| known.port.load(Ordering::Relaxed) == port) {
+                    known.link.store(link, Ordering::Relaxed);
+                }
+            }
+            Some(Change::Down(port, link)) => {
+                self.counters.detached.add(1);
+                for known in self.known.iter().filter(|known| known.link.load(Ordering::Relaxed) == link) {
+                    known.link.store(0, Ordering::Relaxed);
+                    // Gone, or to be met anew.
+                    let _ = known.port.compare_exchange(port, 0, Ordering::Relaxed, Ordering::Relaxed);
+                }
+            }
+        }
+        true
     }
 
     /// Forgets the port of a slot that nobody owns any more.
@@ -299,15 +471,12 @@ impl Wire {
 
     /// Tells the owner of slot `to`, from our slot `from`, our port, perhaps asking for its own.
     pub(super) fn greet(&self, from: &Slot, to: u16, ask: bool) -> io::Result<()> {
-        let header = Header {
-            kind: Kind::Hello,
-            ask,
-            segment: 0,
-            first: 0,
-            port: self.own.port(),
-            source: self.address(),
-        };
-        self.send_from_slot(from, to, &header, &[])
+        self.send_from_slot(from, to, &self.hello_header(Kind::Hello, ask), &[])
+    }
+
+    /// The header of a datagram without packets.
+    fn hello_header(&self, kind: Kind, ask: bool) -> Header {
+        Header { kind, ask, segment: 0, first: 0, port: self.own.port(), source: self.address() }
     }
 
     /// Sends a datagram from our first slot to slot `to`.
@@ -338,7 +507,12 @@ impl Wire {
     /// Marks a slot as ours, which starts it being routed to our own socket.
     fn own_slot(&self, slot: &Slot) -> Result<(), NetError> {
         self.interest.add(slot.socket.as_raw_fd()).map_err(NetError::io("watch a slot socket"))?;
-        self.known[usize::from(slot.number)].port.store(self.own.port(), Ordering::Relaxed);
+        let known = &self.known[usize::from(slot.number)];
+        known.port.store(self.own.port(), Ordering::Relaxed);
+        if let Some(host) = &self.host {
+            host::ask_for_credentials(slot.socket.as_fd()).map_err(NetError::io("set up a slot socket"))?;
+            known.link.store(host.link_to(self.own.port()).unwrap_or(0), Ordering::Relaxed);
+        }
         Ok(())
     }
 }

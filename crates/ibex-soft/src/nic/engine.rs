@@ -11,6 +11,7 @@ use ibex_proto::Nanos;
 use ibex_wire::Packet;
 
 use super::{Nic, QpTable};
+use crate::cm;
 use crate::mr::MrTable;
 use crate::net::{Received, RxRing, Scan, TxBatch};
 use crate::qp::Qp;
@@ -136,6 +137,10 @@ impl Nic {
         let received = self.wire.recv(ring, scan, BUDGET, |datagram| {
             // What does not parse, or is for nobody, is dropped: IBTA 9.6.1 answers nothing there.
             let Ok(packet) = Packet::parse(datagram.packet) else { return };
+            if packet.bth().dest_qpn.get() == cm::QPN {
+                self.cm.deliver(datagram.source, datagram.packet, &packet);
+                return;
+            }
             let held = tables.held();
             let Some(qp) = held.qps.get(&packet.bth().dest_qpn.get()) else { return };
             let mut inner = qp.lock();
@@ -144,6 +149,7 @@ impl Nic {
                 dirty.push(qp.clone());
             }
         });
+        self.cm.work(self);
         for qp in dirty.drain(..) {
             let held = tables.held();
             let mut inner = qp.lock();
@@ -153,6 +159,12 @@ impl Nic {
             } else if qp.drive_lazily(self, &held.mrs, &mut inner, tx, held.now) {
                 drop(inner);
                 owing.push(qp);
+            }
+        }
+        for num in self.stalled.take() {
+            let held = tables.held();
+            if let Some(qp) = held.qps.get(&num) {
+                qp.drive_with(self, &held.mrs, &mut qp.lock(), tx, held.now);
             }
         }
         tx.flush(&self.wire);
@@ -218,6 +230,10 @@ impl Nic {
             let now = self.now();
             let due = self.timers.lock().unwrap_or_else(PoisonError::into_inner).take_due(now);
             let Some(num) = due else { return };
+            if num == cm::QPN {
+                self.cm.timeout(self);
+                continue;
+            }
             let mrs = self.regions();
             let qps = self.qps.read().unwrap_or_else(PoisonError::into_inner);
             let Some(qp) = qps.get(&num) else { continue };

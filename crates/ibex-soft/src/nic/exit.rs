@@ -1,4 +1,4 @@
-//! The end of the process: acknowledgements that are still owed are sent.
+//! The end of the process: acknowledgements that are still owed are sent, and connections ended.
 //!
 //! Owns the handler for exit(3). A caller that polls may leave an acknowledgement for a request it is about to post
 //! ([`super::engine`]); if the process ends instead, its peer would send again to nobody and take a delivered message for
@@ -25,6 +25,7 @@ pub(super) extern "C" fn at_exit() {
         let deadline = Instant::now() + PATIENCE;
         for nic in registry::live() {
             nic.ending.store(true, Ordering::SeqCst);
+            nic.cm.end(&nic);
             while !nic.try_pay() && Instant::now() < deadline {
                 std::thread::sleep(PAUSE);
             }

@@ -8,6 +8,7 @@
 //! | `engine` | one receive round, and callers that poll driving it inline |
 //! | `thread` | the thread that drives it otherwise, and how it stands back |
 //! | `wait` | callers that block for an event, driving it meanwhile |
+//! | `stall` | queue pairs that wait for room on their link |
 //! | `timers` | the queue of times at which queue pairs want to be looked at |
 //! | `exit` | acknowledgements still owed when the process ends |
 //! | `registry` | which NICs the process has; fork |
@@ -22,6 +23,7 @@
 mod engine;
 mod exit;
 mod registry;
+mod stall;
 mod thread;
 mod timers;
 mod wait;
@@ -34,22 +36,27 @@ use std::time::Instant;
 
 use ibex_proto::Nanos;
 
+use crate::cm;
 use crate::cq::Cq;
 use crate::device::{AsyncEvent, AsyncQueue};
 use crate::mr::{Held, Keys, MrTable, PdNumber, Region, WindowKind};
 use crate::net::{Config, NetError, TxBatch, Wire};
+use crate::oneside::RegionEntry;
 use crate::os::EventFd;
 use crate::qp::Qp;
 
-pub(crate) use registry::{OpenNic, open};
+pub(crate) use registry::{GENERATIONS, OpenNic, generation, open};
 pub(crate) use wait::sleep;
 
 /// A NIC.
 pub(crate) struct Nic {
     pub(crate) wire: Wire,
+    pub(crate) cm: cm::Service,
     mrs: RwLock<MrTable>,
     qps: RwLock<QpTable>,
     engine: Mutex<engine::Engine>,
+    /// Queue pairs that the next round drives.
+    stalled: stall::Stalled,
     /// Transmit buffers not in use.
     batches: Mutex<Vec<TxBatch>>,
     timers: Mutex<timers::Timers>,
@@ -127,14 +134,24 @@ pub(crate) enum OpenError {
     Forked,
 }
 
+/// What other processes have to know of a region.
+fn published(rkey: u32, region: &Region) -> RegionEntry {
+    let Region { pd, access, iova, .. } = *region;
+    let (address, len) = (region.memory.address(), region.memory.len());
+    RegionEntry { rkey, pd, access, iova, address, len }
+}
+
 impl Nic {
     /// Opens the link and starts the thread.
     fn start(config: &Config) -> Result<(Arc<Nic>, JoinHandle<()>), OpenError> {
+        let wire = Wire::open(config)?;
         let nic = Arc::new(Nic {
-            wire: Wire::open(config)?,
+            cm: cm::Service::new(&wire),
+            wire,
             mrs: RwLock::new(MrTable::with_secret(crate::net::random() as u32)),
             qps: RwLock::default(),
             engine: Mutex::new(engine::Engine::new()),
+            stalled: stall::Stalled::default(),
             batches: Mutex::default(),
             timers: Mutex::default(),
             origin: Instant::now(),
@@ -180,18 +197,36 @@ impl Nic {
 
     /// Enters a region; `None` if there are too many.
     pub(crate) fn register(&self, region: Region) -> Option<Keys> {
-        self.mrs.write().unwrap_or_else(PoisonError::into_inner).insert(region)
+        let mut mrs = self.mrs.write().unwrap_or_else(PoisonError::into_inner);
+        let keys = mrs.insert(region)?;
+        if let (Some(memory), Ok(region)) = (self.wire.memory(), mrs.region_mut(keys.lkey)) {
+            memory.enter_region(&published(keys.rkey, region));
+        }
+        Some(keys)
     }
 
     /// Removes a region. When this returns no copy from or to it is in progress and none will start (fence F3).
     ///
     /// # Errors
-    /// `EBUSY` while windows are bound to it; then it is still there.
+    /// `EBUSY` while windows are bound to it, or if another process was stopped in the middle of a copy; then the region is
+    /// still there.
     pub(crate) fn deregister(&self, lkey: u32) -> Result<(), i32> {
+        self.withdraw_region(lkey)?;
         match self.mrs.write().unwrap_or_else(PoisonError::into_inner).remove(lkey) {
             // The key may be gone already, with a context that was closed.
             Ok(_) | Err(Held::Gone) => Ok(()),
             Err(held) => Err(held.errno()),
+        }
+    }
+
+    /// Other processes reach the region by packets only from now on.
+    fn withdraw_region(&self, lkey: u32) -> Result<(), i32> {
+        if self.regions().is_bound(lkey) {
+            return Err(libc::EBUSY);
+        }
+        match self.wire.memory() {
+            Some(memory) => memory.leave_region(lkey),
+            None => Ok(()),
         }
     }
 
@@ -206,21 +241,35 @@ impl Nic {
     }
 
     /// Removes all regions and windows of these domains.
-    pub(crate) fn deregister_domains(&self, domains: &[PdNumber]) {
-        self.mrs.write().unwrap_or_else(PoisonError::into_inner).remove_domains(domains);
-    }
-
-    /// Changes a region in place.
     ///
     /// # Errors
-    /// `EINVAL` if there is no such region, `EBUSY` while windows are bound to it; then nothing has changed.
+    /// `EBUSY` if another process was stopped in the middle of a copy; then all are still there.
+    pub(crate) fn deregister_domains(&self, domains: &[PdNumber]) -> Result<(), i32> {
+        if let Some(memory) = self.wire.memory() {
+            let lkeys = self.regions().of_domains(domains);
+            lkeys.into_iter().try_for_each(|lkey| memory.leave_region(lkey))?;
+        }
+        self.mrs.write().unwrap_or_else(PoisonError::into_inner).remove_domains(domains);
+        Ok(())
+    }
+
+    /// Changes a region in place; what was allowed before and is not any more has ended when this returns.
+    ///
+    /// # Errors
+    /// `EINVAL` if there is no such region; `EBUSY` as for [`Nic::deregister`]. Then nothing has changed.
     pub(crate) fn change_region<R>(
         &self,
         lkey: u32,
         change: impl FnOnce(&mut Region) -> R,
     ) -> Result<R, i32> {
+        self.withdraw_region(lkey)?;
         let mut mrs = self.mrs.write().unwrap_or_else(PoisonError::into_inner);
-        mrs.region_mut(lkey).map(change).map_err(Held::errno)
+        let region = mrs.region_mut(lkey).map_err(Held::errno)?;
+        let changed = change(region);
+        if let Some(memory) = self.wire.memory() {
+            memory.enter_region(&published(lkey | 1, region));
+        }
+        Ok(changed)
     }
 
     /// Makes a queue pair reachable.
@@ -241,6 +290,7 @@ impl Nic {
                 // The program may have seen what the peer still waits to have acknowledged.
                 qp.drive(self, &mrs, &mut inner);
             }
+            qp.withdraw(self, &mut inner, true);
             qp.reset(&mrs, &mut inner);
             // A timer must not find a later queue pair of this number.
             self.timers.lock().unwrap_or_else(PoisonError::into_inner).remove(inner.timer, num);
@@ -311,6 +361,18 @@ impl Nic {
         if due < self.wakes_at.load(Ordering::SeqCst) {
             self.kick.add();
         }
+    }
+
+    /// A queue pair could not send all it wanted to: it is driven again soon. Returns when at the latest, and until then
+    /// its entry among the timers is for that time; `before` is what it is for now.
+    pub(crate) fn stall(&self, before: Nanos, now: Nanos, qp: u32) -> Nanos {
+        self.stalled.enter(qp);
+        let due = now.saturating_add(stall::RETRY_NS);
+        if before <= due {
+            return before;
+        }
+        self.timer(before, due, qp);
+        due
     }
 
     /// Has the queue pair looked at when `due` comes.

@@ -18,7 +18,7 @@ use crate::os;
 pub(crate) type Generation = u32;
 
 /// Forks of forks that each have opened the device. One registry each, since the parent's may be locked.
-const GENERATIONS: usize = 16;
+pub(crate) const GENERATIONS: usize = 16;
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 static REGISTRIES: [Mutex<Vec<Entry>>; GENERATIONS] = [const { Mutex::new(Vec::new()) }; GENERATIONS];

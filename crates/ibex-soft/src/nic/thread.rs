@@ -31,6 +31,9 @@ const STEADY: u32 = 64;
 /// slept longer than [`TICK`].
 const LONG_TICK: Duration = Duration::from_millis(100);
 
+/// How long it sleeps when a caller was receiving at the moment it wanted to make sure that there is nothing.
+const BUSY: Duration = Duration::from_micros(50);
+
 /// The first look after stepping aside; each later one is twice as far off, up to [`TICK`].
 const FIRST_TICK: Duration = Duration::from_micros(50);
 
@@ -187,9 +190,19 @@ impl<'a> Watcher<'a> {
         }
         nic.near
             .store(timeout.is_some_and(|long| long.as_nanos() < u128::from(UNATTENDED_NS)), Ordering::SeqCst);
+        let dozing = if sockets { nic.wire.doze() } else { None };
+        if dozing.is_some() {
+            // A peer that published something before it saw the announcement has not rung.
+            match nic.try_round(Scan::Rings, false) {
+                Some(received) if received.packets == 0 => {}
+                Some(_) => timeout = Some(Duration::ZERO),
+                None => timeout = Some(timeout.map_or(BUSY, |long| long.min(BUSY))),
+            }
+        }
         let fds = if sockets { &mut self.fds[..] } else { &mut self.fds[..1] };
         // Errors (a signal cannot be, all are blocked) show as nothing ready.
         let _ = os::wait(fds, timeout);
+        drop(dozing);
         nic.wakes_at.store(0, Ordering::SeqCst);
         nic.near.store(true, Ordering::SeqCst);
         if fds[0].revents != 0 {

@@ -98,7 +98,16 @@ impl Nic {
                 }
                 continue;
             }
-            if sleep(&mut fds, deadline)? {
+            let dozing = self.wire.doze();
+            if dozing.is_some() && !self.is_quiet() {
+                if passed(deadline) && !events.is_ready() {
+                    return Err(libc::ETIMEDOUT);
+                }
+                continue;
+            }
+            let woken = sleep(&mut fds, deadline)?;
+            drop(dozing);
+            if woken {
                 if fds[3].revents != 0 {
                     // For a follower, who has no need of it now that there is a leader; or the device has failed.
                     self.baton.take();
@@ -113,6 +122,23 @@ impl Nic {
                 if passed(deadline) && !events.is_ready() {
                     return Err(libc::ETIMEDOUT);
                 }
+            }
+        }
+    }
+
+    /// Looks at shared memory once more, for a leader that has announced that it sleeps; true if there was nothing.
+    fn is_quiet(&self) -> bool {
+        match self.try_round(Scan::Rings, self.will_look_in()) {
+            Some(received) => {
+                if received.packets > 0 {
+                    self.polled();
+                }
+                received.packets == 0
+            }
+            None => {
+                // Whoever receives may have passed by what came meanwhile.
+                std::thread::yield_now();
+                false
             }
         }
     }

@@ -137,6 +137,9 @@ impl Qp {
             }
             let overflow = self.complete(inner);
             self.flush_receives(inner);
+            if inner.proto.state() == QpState::Err {
+                self.withdraw(nic, inner, false);
+            }
             while let Some(event) = inner.proto.poll_event() {
                 self.report(match event {
                     Event::CommEst => IBV_EVENT_COMM_EST,
@@ -188,6 +191,9 @@ impl Qp {
         while tx.push(&nic.wire, peer, |buf| {
             proto.poll_transmit(now, &mut hands, buf).map_or(0, |packet| packet.len)
         }) {}
+        if tx.take_stalled() {
+            inner.timer = nic.stall(inner.timer, now, self.num);
+        }
     }
 
     /// [`Qp::transmit`] where each packet has a destination of its own.
@@ -201,6 +207,9 @@ impl Qp {
             if !pushed {
                 break;
             }
+        }
+        if tx.take_stalled() {
+            inner.timer = nic.stall(inner.timer, now, self.num);
         }
     }
 

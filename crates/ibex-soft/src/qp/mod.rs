@@ -11,6 +11,7 @@
 //! | `hands` | scatter/gather, keys: what the transport reaches through |
 //! | `post` | posting |
 //! | `direct` | operations between two queue pairs of one process |
+//! | `far` | one-sided operations on another process's memory |
 //! | `drive` | turning the transport's output into packets, completions, events, timers |
 //!
 //! Locks, always in this order: table of regions (read) → table of queue pairs (read) → queue pair → completion queue →
@@ -18,6 +19,7 @@
 
 mod direct;
 mod drive;
+mod far;
 mod hands;
 mod post;
 mod queue;
@@ -108,6 +110,8 @@ pub(crate) struct Inner {
     /// In SQD: requests begun have not finished yet.
     draining: bool,
     peer: Option<Peer>,
+    /// The memory of its peer, if that is another process of this host.
+    far: far::Far,
     /// Packets taken in since it was driven.
     packets: u32,
     /// Whether the queue pair is on the list of those to drive at the end of a receive round.
@@ -147,6 +151,7 @@ impl Qp {
             last_wqe_told: false,
             draining: false,
             peer: None,
+            far: far::Far::default(),
             packets: 0,
             dirty: false,
             timer: Nanos::MAX,
@@ -215,6 +220,7 @@ impl Qp {
             }
         }
         if to == IBV_QPS_RESET {
+            self.withdraw(nic, &mut inner, true);
             self.reset(&mrs, &mut inner);
             return Ok(to);
         }
@@ -227,9 +233,11 @@ impl Qp {
             let peer = Peer { address, qpn: inner.attr.dest_qp_num };
             inner.peer = Some(peer);
             self.find_mate(nic, peer);
+            self.forget_far(&mut inner);
             nic.wire.hello(peer);
         }
         inner.step(from, to, mask)?;
+        self.publish(nic, &mut inner);
         self.drive(nic, &mrs, &mut inner);
         Ok(inner.state())
     }
@@ -243,6 +251,7 @@ impl Qp {
         (inner.last_wqe_told, inner.draining) = (false, false);
         inner.peer = None;
         self.forget_mate();
+        self.forget_far(inner);
         inner.attr = ibv_qp_attr { cap: inner.attr.cap, ..Default::default() };
         self.send_cq.purge(self.num);
         self.recv_cq.purge(self.num);

@@ -115,6 +115,9 @@ impl Poster<'_> {
         {
             return Ok(());
         }
+        if self.ends.mate.is_none() && self.qp.one_sided(self.nic, self.mrs, inner, request, len) {
+            return Ok(());
+        }
         let mut op = request.op;
         if let (SendOp::Datagram { remote_qpn, address, .. }, Some(to)) = (&mut op, request.to) {
             // The address stands beside the request: the program may destroy its handle when the datagram has been sent.

@@ -27,7 +27,7 @@ fn private(address: IpAddr) -> Config {
         let lock = std::os::unix::net::UnixDatagram::bind_addr(&name);
         lock.map(std::mem::forget).is_ok() && UdpSocket::bind((address, *port)).is_ok()
     });
-    Config { port: port.unwrap(), ..Config::new(address) }
+    Config { port: port.unwrap(), link: LinkChoice::Wire, ..Config::new(address) }
 }
 
 /// A packet for `qpn` with `payload` bytes that tell its number.
@@ -293,7 +293,7 @@ fn foreign_packets_reach_their_slot_through_the_holder() {
 #[test]
 fn devices_on_two_addresses_meet_at_the_roce_port() {
     let config = private(LOOPBACK);
-    let other = Config { port: config.port, ..Config::new("127.0.0.3".parse().unwrap()) };
+    let other = Config { port: config.port, link: LinkChoice::Wire, ..Config::new("127.0.0.3".parse().unwrap()) };
     // The second of each is not the holder, so that both directions are forwarded in bursts.
     let (mut first_a, mut a) = (End::open(&config), End::open(&config));
     let (mut first_b, mut b) = (End::open(&other), End::open(&other));
@@ -314,7 +314,7 @@ fn devices_on_two_addresses_meet_at_the_roce_port() {
 #[test]
 fn one_burst_for_several_slots_is_split() {
     let config = private(LOOPBACK);
-    let other = Config { port: config.port, ..Config::new("127.0.0.3".parse().unwrap()) };
+    let other = Config { port: config.port, link: LinkChoice::Wire, ..Config::new("127.0.0.3".parse().unwrap()) };
     let mut ends: Vec<_> = (0..3).map(|_| End::open(&config)).collect();
     let mut sender = End::open(&other);
     let peers: Vec<_> = ends.iter().map(End::peer).collect();

@@ -8,11 +8,12 @@ use ibex_sys::ibv_sge;
 
 use crate::memory::UserMemory;
 use crate::mr::{MrTable, PdNumber};
+use crate::oneside::Pieces;
 use crate::qp::queue::MAX_INLINE;
 
 /// A scatter/gather list and what is needed to look it up.
 #[derive(Clone, Copy)]
-pub(super) struct List<'a> {
+pub(in crate::qp) struct List<'a> {
     mrs: &'a MrTable,
     pd: PdNumber,
     sges: &'a [ibv_sge],
@@ -20,7 +21,7 @@ pub(super) struct List<'a> {
 
 /// One end of a copy.
 #[derive(Clone, Copy)]
-pub(super) enum Bytes<'a> {
+pub(in crate::qp) enum Bytes<'a> {
     /// A list of keys and addresses.
     List(List<'a>),
     /// Memory that has been looked up, from this offset on; it is known to be long enough.
@@ -30,7 +31,7 @@ pub(super) enum Bytes<'a> {
 }
 
 /// Inline data on its way from the program to its receiver.
-pub(super) struct Staged {
+pub(in crate::qp) struct Staged {
     bytes: [u8; MAX_INLINE as usize],
     len: usize,
 }
@@ -38,7 +39,7 @@ pub(super) struct Staged {
 impl Staged {
     /// Copies `len` bytes by `copy`; `None` if they are more than a request may carry.
     #[inline]
-    pub(super) fn new(len: u32, copy: &dyn Fn(&mut [u8])) -> Option<Staged> {
+    pub(in crate::qp) fn new(len: u32, copy: &dyn Fn(&mut [u8])) -> Option<Staged> {
         let mut staged = Staged { bytes: [0; MAX_INLINE as usize], len: len as usize };
         copy(staged.bytes.get_mut(..len as usize)?);
         Some(staged)
@@ -46,7 +47,7 @@ impl Staged {
 
     /// What was copied.
     #[inline]
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(in crate::qp) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 }
@@ -105,7 +106,7 @@ impl Cursor<'_> {
 
 /// Copies `len` bytes; false, and nothing done, if one of the ends does not have them.
 #[inline]
-pub(super) fn transfer(from: Bytes<'_>, to: Bytes<'_>, len: usize) -> bool {
+pub(in crate::qp) fn transfer(from: Bytes<'_>, to: Bytes<'_>, len: usize) -> bool {
     if len == 0 {
         return true;
     }
@@ -113,6 +114,32 @@ pub(super) fn transfer(from: Bytes<'_>, to: Bytes<'_>, len: usize) -> bool {
         return put(from, to, len, true);
     }
     walk(from, to, len, false) && walk(from, to, len, true)
+}
+
+/// A scatter/gather list as one end of a copy.
+#[inline]
+pub(in crate::qp) fn bytes_of<'a>(mrs: &'a MrTable, pd: PdNumber, sges: &'a [ibv_sge]) -> Bytes<'a> {
+    Bytes::List(List::new(mrs, pd, sges))
+}
+
+/// The first `len` bytes of an end, for a copy of the kernel's; `None` if it does not have them, or may not be touched.
+pub(in crate::qp) fn pieces(bytes: Bytes<'_>, len: usize, write: bool) -> Option<Pieces<'_>> {
+    let mut pieces = Pieces::new();
+    let mut cursor = Cursor::new(bytes);
+    let mut done = 0;
+    while done < len {
+        let part = cursor.left()?.min((len - done) as u64);
+        let added = match piece(&cursor, part, write)? {
+            Piece::Memory(memory, at) => pieces.add(memory, at, part as usize),
+            Piece::Here(bytes) => pieces.add_bytes(bytes),
+        };
+        if !added {
+            return None;
+        }
+        cursor.done += part;
+        done += part as usize;
+    }
+    Some(pieces)
 }
 
 /// An end that is in one piece.

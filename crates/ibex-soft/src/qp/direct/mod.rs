@@ -35,7 +35,8 @@ use crate::mr::MrTable;
 use crate::net::{LinkChoice, Peer};
 use crate::nic::{Nic, QpTable};
 use perform::Operation;
-pub(super) use perform::Source;
+pub(super) use copy::{Bytes, Staged, bytes_of, pieces, transfer};
+pub(super) use perform::{Source, atomic};
 
 /// Whether operations may go this way on a NIC.
 pub(super) fn is_allowed(nic: &Nic) -> bool {
@@ -149,12 +150,18 @@ impl Qp {
                 qp_num: self.num,
                 ..Default::default()
             };
-            let pushed = self.send_cq.push(entry, false, &inner.send.unpolled);
-            if self.note(pushed.map_err(|overflow| (overflow, &*self.send_cq))) {
-                self.lost(nic, mrs, inner);
-            }
+            self.complete_posted(nic, mrs, inner, entry);
         }
         true
+    }
+
+    /// Tells the program of a request that was carried out while it was posted.
+    #[inline]
+    pub(super) fn complete_posted(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, entry: ibv_wc) {
+        let pushed = self.send_cq.push(entry, false, &inner.send.unpolled);
+        if self.note(pushed.map_err(|overflow| (overflow, &*self.send_cq))) {
+            self.lost(nic, mrs, inner);
+        }
     }
 
     /// Carries out the requests that were posted behind packets, once these are acknowledged.

@@ -8,6 +8,7 @@ use ibex_sys::ibv_sge;
 use ibex_wire::{Qpn, Rkey};
 
 use super::copy::{Bytes, List, Staged, transfer};
+use crate::memory::UserMemory;
 use crate::mr::{Found, MrTable};
 use crate::qp::hands::capacity;
 use crate::qp::queue::Payload;
@@ -127,18 +128,23 @@ pub(super) fn perform(
         }
         SendOp::CompareSwap { rkey, va, .. } | SendOp::FetchAdd { rkey, va, .. } => {
             let found = remote(rkey, va, RemoteAccess::ATOMIC)??;
-            let (memory, at) = (found.memory, found.at);
-            let Bytes::List(list) = payload else { return None };
-            if !va.is_multiple_of(8) || !memory.is_word(at) || !list.takes(8) {
-                return None;
-            }
-            let before = match op {
-                SendOp::CompareSwap { compare, swap, .. } => memory.compare_swap(at, compare, swap),
-                SendOp::FetchAdd { add, .. } => memory.fetch_add(at, add),
-                _ => return None,
-            };
-            // Cannot fail any more: the list was just seen to take it, under the table's guard.
-            transfer(Bytes::Here(&before.to_ne_bytes()), Bytes::List(list), 8).then_some(None)
+            (va.is_multiple_of(8)).then_some(())?;
+            atomic(found.memory, found.at, &op, payload).map(|()| None)
         }
     }
+}
+
+/// Carries out an atomic operation and stores what was there before; `None`, and nothing done, if it may not succeed.
+pub(in crate::qp) fn atomic(memory: &UserMemory, at: usize, op: &SendOp, result: Bytes<'_>) -> Option<()> {
+    let Bytes::List(list) = result else { return None };
+    if !memory.is_word(at) || !list.takes(8) {
+        return None;
+    }
+    let before = match *op {
+        SendOp::CompareSwap { compare, swap, .. } => memory.compare_swap(at, compare, swap),
+        SendOp::FetchAdd { add, .. } => memory.fetch_add(at, add),
+        _ => return None,
+    };
+    // Cannot fail any more: the list was just seen to take it, under the table's guard.
+    transfer(Bytes::Here(&before.to_ne_bytes()), result, 8).then_some(())
 }

@@ -1,0 +1,269 @@
+//! One link: the sending half of the rings shared with a peer process, and whether the peer still is.
+//!
+//! Owns the writer, which threads that post take turns at, and what happens while the ring is full. The reading half
+//! belongs to whoever receives ([`super::Incoming`]).
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::bell::PeerBell;
+use super::ring::{Garbage, Writer};
+use super::segment::Mapping;
+use crate::oneside::View;
+
+/// How long a full ring may stand still before its reader is taken for stopped: packets are lost from then on, as at a
+/// full socket, so that the transport's timers run and end. A reader that is only pushed from its processor is back
+/// within a few of the scheduler's slices.
+const STOPPED: Duration = Duration::from_millis(20);
+
+/// Sends tried when other threads have taken the room that was there; each gives way to other threads.
+const TRIES: u32 = 64;
+
+/// The number of a link among those this process ever had, never 0.
+pub(crate) type LinkId = u32;
+
+/// Whether packets can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// They can.
+    Yes,
+    /// Not before the reader has read more.
+    Wait,
+    /// The reader has stopped or is gone: they are lost.
+    Lost,
+}
+
+/// A link to a peer process, or of this process to itself.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) id: LinkId,
+    /// The peer's UDP port, by which its slots are recognised.
+    pub(crate) port: u16,
+    /// `None` once the link is down: then nothing keeps the memory mapped.
+    out: Mutex<Option<Out>>,
+    /// Bytes that certainly fit, when last seen.
+    room: AtomicUsize,
+    down: AtomicBool,
+    /// The peer's memory, if it may be reached.
+    view: Option<Arc<View>>,
+}
+
+#[derive(Debug)]
+struct Out {
+    map: Arc<Mapping>,
+    writer: Writer,
+    bell: PeerBell,
+    /// Whether the reader has been told that room is wanted.
+    wants: bool,
+    /// Since when the ring is full, and the reader's position then.
+    full: Option<(Instant, u64)>,
+    packets: u64,
+}
+
+impl Link {
+    /// A link that writes with `writer` and wakes its reader by `bell`.
+    pub(crate) fn new(
+        id: LinkId,
+        port: u16,
+        map: Arc<Mapping>,
+        writer: Writer,
+        bell: PeerBell,
+        view: Option<View>,
+    ) -> Link {
+        let out = Out { map, writer, bell, wants: false, full: None, packets: 0 };
+        let (room, down) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Link { id, port, out: Mutex::new(Some(out)), room, down, view: view.map(Arc::new) }
+    }
+
+    /// Whether `bytes` of records can be sent. When the answer is to wait, the peer wakes this process once there is room.
+    #[inline]
+    pub(crate) fn room(&self, bytes: usize) -> Room {
+        if self.room.load(Ordering::Relaxed) >= bytes { Room::Yes } else { self.look(bytes) }
+    }
+
+    #[cold]
+    fn look(&self, bytes: usize) -> Room {
+        let mut out = self.lock();
+        let Some(out) = &mut *out else { return Room::Lost };
+        let room = out.room(bytes);
+        self.room.store(out.writer.room(), Ordering::Relaxed);
+        match room {
+            Ok(room) => room,
+            // The reader's own position is beyond what was written; who receives will see the end of the link.
+            Err(Garbage) => {
+                self.down.store(true, Ordering::Relaxed);
+                Room::Lost
+            }
+        }
+    }
+
+    /// Sends `records`, which hold `count` packets; false if they are lost.
+    pub(crate) fn send(&self, records: &[u8], count: usize) -> bool {
+        for _ in 0..TRIES {
+            let mut guard = self.lock();
+            let Some(out) = &mut *guard else { return false };
+            match out.room(records.len()) {
+                Ok(Room::Yes) => {
+                    out.writer.write(&out.map, records);
+                    out.packets += count as u64;
+                    self.room.store(out.writer.room(), Ordering::Relaxed);
+                    out.bell.ring();
+                    return true;
+                }
+                Ok(Room::Wait) => {}
+                Ok(Room::Lost) | Err(Garbage) => return false,
+            }
+            drop(guard);
+            std::thread::yield_now();
+        }
+        false
+    }
+
+    /// Wakes the peer, if it sleeps.
+    pub(crate) fn ring(&self) {
+        if let Some(out) = &mut *self.lock() {
+            out.bell.ring();
+        }
+    }
+
+    /// Ends the link: what is sent from here on is lost.
+    pub(crate) fn take_down(&self) {
+        self.down.store(true, Ordering::Relaxed);
+        if let Some(view) = &self.view {
+            view.close();
+        }
+        let out = self.lock().take();
+        self.room.store(0, Ordering::Relaxed);
+        drop(out);
+    }
+
+    /// The peer's memory, if it may be reached.
+    pub(crate) fn view(&self) -> Option<&Arc<View>> {
+        self.view.as_ref()
+    }
+
+    /// Whether the link is at its end.
+    #[inline]
+    pub(crate) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// Packets sent so far.
+    pub(crate) fn packets(&self) -> u64 {
+        self.lock().as_ref().map_or(0, |out| out.packets)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Out>> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Out {
+    fn room(&mut self, bytes: usize) -> Result<Room, Garbage> {
+        if self.writer.fits(&self.map, bytes)? {
+            self.found();
+            return Ok(Room::Yes);
+        }
+        if !self.wants {
+            self.wants = true;
+            self.writer.want_room(&self.map, true);
+            fence(Ordering::SeqCst);
+            if self.writer.fits(&self.map, bytes)? {
+                self.found();
+                return Ok(Room::Yes);
+            }
+        }
+        let head = self.writer.head();
+        match self.full {
+            Some((since, at)) if at == head => {
+                Ok(if since.elapsed() > STOPPED { Room::Lost } else { Room::Wait })
+            }
+            _ => {
+                self.full = Some((Instant::now(), head));
+                Ok(Room::Wait)
+            }
+        }
+    }
+
+    fn found(&mut self) {
+        if self.wants {
+            self.wants = false;
+            self.writer.want_room(&self.map, false);
+        }
+        self.full = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::super::bell::Bell;
+    use super::super::ring::{self, DATA, LINE, PAIR, Reader, Side};
+    use super::super::segment;
+    use super::*;
+
+    fn link() -> (Link, segment::Mapping, Reader) {
+        let (fd, map) = segment::create(PAIR, false).unwrap();
+        let theirs = segment::open(fd.as_fd(), PAIR).unwrap();
+        let bell = Bell::new().unwrap();
+        let [page, event] = bell.fds().map(|fd| fd.try_clone_to_owned().unwrap());
+        let bell = PeerBell::new(&page, event).unwrap();
+        let link = Link::new(1, 7, Arc::new(map), Writer::new(Side::Forth), bell, None);
+        (link, theirs, Reader::new(Side::Forth))
+    }
+
+    fn records(count: usize) -> Vec<u8> {
+        let mut records = vec![0; count * LINE];
+        records.chunks_mut(LINE).for_each(|record| record[..8].copy_from_slice(&ring::header(56)));
+        records
+    }
+
+    #[test]
+    fn a_full_ring_makes_wait_until_its_reader_reads() {
+        let (link, map, mut reader) = link();
+        let batch = records(100);
+        let mut sent = 0;
+        while link.room(batch.len()) == Room::Yes {
+            assert!(link.send(&batch, 100));
+            sent += 100;
+        }
+        assert!(sent * LINE > DATA / 2);
+        assert_eq!(link.room(batch.len()), Room::Wait);
+        let mut out = [0; crate::net::MAX_PACKET];
+        assert!(reader.read(&map, &mut out).unwrap().is_some());
+        assert!(reader.tell(&map), "the writer waits");
+        for _ in 0..300 {
+            assert!(reader.read(&map, &mut out).unwrap().is_some());
+        }
+        reader.tell(&map);
+        assert_eq!(link.room(batch.len()), Room::Yes);
+        assert_eq!(link.packets(), sent as u64);
+    }
+
+    #[test]
+    fn packets_for_a_reader_that_stopped_are_lost_until_it_goes_on() {
+        let (link, map, mut reader) = link();
+        let batch = records(100);
+        while link.room(batch.len()) == Room::Yes {
+            link.send(&batch, 100);
+        }
+        std::thread::sleep(STOPPED + Duration::from_millis(5));
+        assert_eq!(link.room(batch.len()), Room::Lost);
+        assert!(!link.send(&batch, 100));
+        let mut out = [0; crate::net::MAX_PACKET];
+        while reader.read(&map, &mut out).unwrap().is_some() {}
+        reader.tell(&map);
+        assert!(link.send(&batch, 100));
+    }
+
+    #[test]
+    fn a_link_that_is_down_takes_nothing_and_maps_nothing() {
+        let (link, _map, _reader) = link();
+        link.take_down();
+        assert!(link.is_down());
+        assert_eq!(link.room(64), Room::Lost);
+        assert!(!link.send(&records(1), 1));
+    }
+}
