@@ -53,7 +53,7 @@ macro_rules! row {
         export!($name, ibex_soft::abi::$function);
     };
     (cm $name:expr, $function:ident) => {
-        export!($name, crate::cm::$function);
+        export!($name, ibex_soft::abi::cm::$function);
     };
     ($kind:ident $name:expr, $function:ident) => {
         export!($name, stubs::$kind);

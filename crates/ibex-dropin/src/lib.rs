@@ -7,7 +7,6 @@
 //! - `table.rs`: the symbols and their versions, one list that both this crate and the link step read.
 //! - `export.rs`: turns each line of the table into a global symbol.
 //! - `stubs.rs`: refusals, by return convention, and the hooks of provider libraries (libmlx5, libefa).
-//! - `cm.rs`: what of librdmacm is answered without a connection manager.
 //!
 //! # How the libraries are made
 //! rustc gives a `cdylib` its own anonymous version script, which GNU ld refuses to combine with another. So this
@@ -20,7 +19,6 @@
 
 #[macro_use]
 mod table;
-mod cm;
 mod export;
 mod stubs;
 

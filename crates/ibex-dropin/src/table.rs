@@ -2,7 +2,7 @@
 //!
 //! Each list is a macro that hands its rows to the macro it is given. `export.rs` makes symbols of them; xtask
 //! includes this very file to write the version scripts and to know what the finished libraries must export. A row is
-//! `kind name;` where the kind says who answers: `soft` is `ibex_soft::abi::name`, `cm` is `crate::cm::name`, and
+//! `kind name;` where the kind says who answers: `soft` is `ibex_soft::abi::name`, `cm` is `ibex_soft::abi::cm::name`, and
 //! the others are refusals of `crate::stubs`, chosen by the function's return convention:
 //!
 //! | kind | the function returns |
@@ -255,41 +255,41 @@ macro_rules! cm_symbols {
     ($then:ident) => {
         $then! {
             "RDMACM_1.0" {
-                null rdma_create_event_channel;
-                void rdma_destroy_event_channel;
-                minus rdma_create_id;
-                minus rdma_destroy_id;
-                minus rdma_bind_addr;
-                minus rdma_resolve_addr;
-                minus rdma_resolve_route;
-                minus rdma_create_qp;
-                minus rdma_create_qp_ex;
-                void rdma_destroy_qp;
-                minus rdma_connect;
-                minus rdma_listen;
-                minus rdma_accept;
-                minus rdma_reject;
-                minus rdma_notify;
-                minus rdma_disconnect;
-                minus rdma_get_cm_event;
-                minus rdma_ack_cm_event;
-                zero rdma_get_src_port;
-                zero rdma_get_dst_port;
-                minus rdma_join_multicast;
-                minus rdma_leave_multicast;
-                null rdma_get_devices;
-                void rdma_free_devices;
+                cm rdma_create_event_channel;
+                cm rdma_destroy_event_channel;
+                cm rdma_create_id;
+                cm rdma_destroy_id;
+                cm rdma_bind_addr;
+                cm rdma_resolve_addr;
+                cm rdma_resolve_route;
+                cm rdma_create_qp;
+                cm rdma_create_qp_ex;
+                cm rdma_destroy_qp;
+                cm rdma_connect;
+                cm rdma_listen;
+                cm rdma_accept;
+                cm rdma_reject;
+                cm rdma_notify;
+                cm rdma_disconnect;
+                cm rdma_get_cm_event;
+                cm rdma_ack_cm_event;
+                cm rdma_get_src_port;
+                cm rdma_get_dst_port;
+                cm rdma_join_multicast;
+                cm rdma_leave_multicast;
+                cm rdma_get_devices;
+                cm rdma_free_devices;
                 cm rdma_event_str;
-                minus rdma_set_option;
-                minus rdma_migrate_id;
-                minus rdma_getaddrinfo;
-                void rdma_freeaddrinfo;
-                minus rdma_get_request;
-                minus rdma_create_ep;
-                void rdma_destroy_ep;
-                minus rdma_create_srq;
-                minus rdma_create_srq_ex;
-                void rdma_destroy_srq;
+                cm rdma_set_option;
+                cm rdma_migrate_id;
+                cm rdma_getaddrinfo;
+                cm rdma_freeaddrinfo;
+                cm rdma_get_request;
+                cm rdma_create_ep;
+                cm rdma_destroy_ep;
+                cm rdma_create_srq;
+                cm rdma_create_srq_ex;
+                cm rdma_destroy_srq;
                 minus rsocket;
                 minus rbind;
                 minus rlisten;
@@ -318,20 +318,20 @@ macro_rules! cm_symbols {
                 minus riounmap;
                 minus riowrite;
             }
-            "RDMACM_1.1" { minus rdma_join_multicast_ex; }
+            "RDMACM_1.1" { cm rdma_join_multicast_ex; }
             "RDMACM_1.2" {
-                minus rdma_establish;
-                minus rdma_init_qp_attr;
+                cm rdma_establish;
+                cm rdma_init_qp_attr;
             }
             "RDMACM_1.3" {
-                minus rdma_get_remote_ece;
-                minus rdma_reject_ece;
-                minus rdma_set_local_ece;
+                cm rdma_get_remote_ece;
+                cm rdma_reject_ece;
+                cm rdma_set_local_ece;
             }
             "RDMACM_1.4" {
-                minus rdma_query_addrinfo;
-                minus rdma_resolve_addrinfo;
-                minus rdma_write_cm_event;
+                cm rdma_query_addrinfo;
+                cm rdma_resolve_addrinfo;
+                cm rdma_write_cm_event;
             }
             "RDMACM_1.5" {
                 minus repoll_create;
