@@ -143,10 +143,16 @@ impl Requester {
         }
     }
 
-    /// Whether all that is in flight are packets of SENDs and WRITEs, sent at least once.
+    /// Whether all that is in flight are packets of SENDs and WRITEs.
     fn can_burst(&self) -> bool {
-        let everything_sent = self.nxt == self.high || self.recovery.jump_at != u64::MAX;
-        everything_sent && self.data_in_flight.is_empty() && self.una < self.high
+        let all_known = self.nxt == self.high || self.recovery.jump_at != u64::MAX;
+        let no_data = if all_known {
+            self.data_in_flight.is_empty()
+        } else {
+            // While going back, READs and atomics further on are not counted as in flight, but the peer may have them.
+            !self.sq.iter().take_while(|entry| entry.first < self.high).any(|entry| entry.wqe.op.awaits_data())
+        };
+        no_data && self.una < self.high
     }
 
     fn begin_burst(&mut self, now: Nanos) {

@@ -5,7 +5,7 @@ use ibex_proto::{RemoteAccess, SendOp, Tuning, WcStatus};
 use ibex_wire::{Mtu, Psn, Rkey};
 
 const MESSAGE: usize = 1 << 20;
-const MESSAGES: usize = 100;
+const MESSAGES: usize = 40;
 /// Messages outstanding.
 const DEPTH: usize = 4;
 const KEY: Rkey = Rkey(7);
@@ -48,9 +48,6 @@ fn transfer(op: SendOp, loss: u32, tuning: Tuning, seed: u64) -> Outcome {
     assert!(world.ends[0].send_statuses().iter().all(|status| *status == WcStatus::SUCCESS));
     let needed = (MESSAGES * MESSAGE / 4096) as f64;
     let counters = world.ends[0].qp.counters();
-    if std::env::var_os("SHOW").is_some() {
-        println!("  {counters:?}");
-    }
     Outcome {
         goodput: needed * SPACING as f64 / world.now as f64,
         overhead: counters.sent as f64 / needed,
@@ -65,10 +62,9 @@ fn one_percent_lost_leaves_most_of_the_bandwidth() {
     for max_window in [256, 512] {
         let tuning = Tuning { max_window, ..Tuning::default() };
         for op in [WRITE, SEND] {
-            for seed in 0..3 {
+            for seed in 0..2 {
                 let whole = transfer(op, 0, tuning, seed);
                 let lossy = transfer(op, 10_000, tuning, seed);
-                println!("{max_window} {op:?}: {whole:?} {lossy:?}");
                 assert!(whole.goodput > 0.95 && whole.overhead == 1.0, "{whole:?}");
                 assert!(lossy.goodput > 0.8 * whole.goodput, "{lossy:?} of {whole:?}");
                 assert!(lossy.overhead < 1.05, "{lossy:?}");
@@ -78,9 +74,14 @@ fn one_percent_lost_leaves_most_of_the_bandwidth() {
 }
 
 #[test]
-fn a_peer_that_drops_what_came_too_soon_is_served_no_worse() {
+fn a_peer_that_drops_what_came_too_soon_is_not_waited_for() {
+    // Going back wastes most of a window for each loss, and its window halves; but no loss may cost a timeout.
     let tuning = Tuning { keep_ahead: 0, ..Tuning::default() };
-    for loss in [1000, 10_000, 30_000] {
-        println!("{loss}: {:?}", transfer(WRITE, loss, tuning, 1));
+    for seed in 0..2 {
+        let few = transfer(WRITE, 1000, tuning, seed);
+        let many = transfer(WRITE, 10_000, tuning, seed);
+        println!("{few:?} {many:?}");
+        assert!(few.goodput > 0.7 && few.overhead < 1.2, "{few:?}");
+        assert!(many.goodput > 0.2 && many.overhead < 1.3, "{many:?}");
     }
 }
