@@ -145,6 +145,8 @@ static VERBS: Verbs = Verbs {
     read_err_comp_cntr: None,
     qp_attach_comp_cntr: None,
     wait_comp_event: Some(wait_comp_event),
+    share_memory: Some(share_memory),
+    unshare_memory: Some(unshare_memory),
 };
 
 /// The table of the device's verbs. What it does not serve answers `EOPNOTSUPP` or, for functions younger than
