@@ -23,7 +23,7 @@ use crate::event::{EventQueue, Unacked};
 use crate::os;
 
 pub(crate) use moderation::Moderation;
-pub(crate) use walk::{Gate, Walk};
+pub(crate) use walk::Walk;
 
 /// Most entries a completion queue can be created with.
 pub(crate) const MAX_CQE: u32 = 1 << 20;

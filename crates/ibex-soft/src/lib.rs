@@ -44,6 +44,7 @@ mod cm;
 mod cq;
 mod device;
 mod event;
+mod gate;
 mod host;
 mod memory;
 mod mr;

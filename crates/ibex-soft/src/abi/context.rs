@@ -18,7 +18,7 @@ use ibex_sys::{
 };
 
 use super::object::{Object, code, given, minus_one, panicked, pointer};
-use super::{cq, cq_ex, device_ex, mw, post, srq};
+use super::{cq, cq_ex, device_ex, mw, post, qp_ex, srq};
 use crate::device::{self, AsyncQueue, Limits};
 use crate::event::EventQueue;
 use crate::mr::PdNumber;
@@ -221,6 +221,7 @@ fn extended(device: *mut ibv_device, async_fd: c_int) -> verbs_context {
         query_port: Some(query_port),
         query_device_ex: Some(device_ex::query_device_ex),
         query_rt_values: Some(device_ex::query_rt_values),
+        create_qp_ex: Some(qp_ex::create_qp_ex),
         create_cq_ex: Some(cq_ex::create_cq_ex),
         modify_cq: Some(cq::modify_cq),
         sz: size_of::<verbs_context>(),

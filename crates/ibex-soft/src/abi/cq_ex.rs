@@ -23,7 +23,8 @@ use ibex_sys::{
 
 use super::cq::{self, Asked, CqInside};
 use super::object::{caught, given, pointer};
-use crate::cq::{Entry, Gate, Walk};
+use crate::cq::{Entry, Walk};
+use crate::gate::Gate;
 use crate::os;
 
 /// Flags of completions with a time.

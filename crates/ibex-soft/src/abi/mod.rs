@@ -15,6 +15,8 @@
 //! | `cq_ex` | extended completion queues |
 //! | `device_ex` | extended device attributes, the clock |
 //! | `qp` | queue pairs |
+//! | `qp_ex` | extended queue pairs: creation, which operations they have |
+//! | `wr` | building requests in place, as extended queue pairs do |
 //! | `srq` | shared receive queues |
 //! | `ah` | address handles |
 //! | `post` | posting |
@@ -40,9 +42,11 @@ mod object;
 mod pd;
 mod post;
 mod qp;
+mod qp_ex;
 mod refuse;
 mod srq;
 mod text;
+mod wr;
 
 pub use ah::*;
 pub use context::*;

@@ -19,7 +19,8 @@ use ibex_sys::{
 use super::context::Shared;
 use super::object::{Object, Room, code, given, pointer};
 use super::pd::{self, Pd};
-use super::{cq, refuse, srq};
+use super::wr::Builder;
+use super::{cq, qp_ex, refuse, srq};
 use crate::device::{self, AsyncEvent};
 use crate::nic::Nic;
 use crate::qp::{MAX_INLINE, MAX_SGE, MAX_WR, Parts, Qp};
@@ -29,10 +30,13 @@ use crate::srq::Srq;
 pub(super) struct QpInside {
     pub(super) shared: Arc<Shared>,
     pub(super) qp: Arc<Qp>,
-    pd: Arc<Pd>,
+    pub(super) pd: Arc<Pd>,
+    /// What an extended queue pair has besides.
+    pub(super) builder: Option<Box<Builder>>,
 }
 
-type QpObject = Object<ibv_qp, QpInside>;
+/// Every queue pair has the room of an extended one, whose first member is an `ibv_qp`.
+type QpObject = Object<ibv_qp_ex, QpInside>;
 
 /// The inside of a program's queue pair.
 ///
@@ -41,7 +45,7 @@ type QpObject = Object<ibv_qp, QpInside>;
 #[inline]
 pub(super) unsafe fn inside<'a>(qp: *mut ibv_qp) -> Result<&'a QpInside, i32> {
     // SAFETY: the caller's promise.
-    Ok(unsafe { QpObject::soft(given(qp)?) })
+    Ok(unsafe { QpObject::soft(given(qp)?.cast()) })
 }
 
 /// Whether the device can make queues of these sizes.
@@ -80,67 +84,90 @@ fn tuning(nic: &Nic) -> Tuning {
 /// # Safety
 /// `pd` is alive; `init` is readable and writable, and names live objects.
 pub unsafe extern "C" fn ibv_create_qp(pd: *mut ibv_pd, init: *mut ibv_qp_init_attr) -> *mut ibv_qp {
-    pointer(|| {
-        // SAFETY: the caller's promise.
-        let domain = unsafe { pd::inside(pd) }?;
-        let shared = &domain.shared;
-        let nic = shared.nic()?;
-        // SAFETY: the caller's promise.
-        let mut asked = unsafe { given(init)?.read() };
-        if ![IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD].contains(&asked.qp_type) {
-            return Err(libc::EOPNOTSUPP);
+    // SAFETY: the caller's promise.
+    pointer(|| unsafe { create(pd, init, None) })
+}
+
+/// Makes a queue pair, an extended one if `send_ops` are named.
+///
+/// # Errors
+/// An errno: `EOPNOTSUPP` for a type, or an operation of it, that is not served, `EINVAL` for sizes that are not possible.
+///
+/// # Safety
+/// As [`ibv_create_qp`].
+pub(super) unsafe fn create(
+    pd: *mut ibv_pd,
+    init: *mut ibv_qp_init_attr,
+    send_ops: Option<u64>,
+) -> Result<*mut ibv_qp, i32> {
+    // SAFETY: the caller's promise.
+    let domain = unsafe { pd::inside(pd) }?;
+    let shared = &domain.shared;
+    let nic = shared.nic()?;
+    // SAFETY: the caller's promise.
+    let mut asked = unsafe { given(init)?.read() };
+    if ![IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD].contains(&asked.qp_type) {
+        return Err(libc::EOPNOTSUPP);
+    }
+    // SAFETY: the caller's promise.
+    let srq = unsafe { shared_queue(asked.srq) }?;
+    if srq.is_some() {
+        // The manual: not looked at then; there is no receive queue that could have these sizes.
+        (asked.cap.max_recv_wr, asked.cap.max_recv_sge) = (0, 0);
+    }
+    if !possible(&asked.cap) {
+        return Err(libc::EINVAL);
+    }
+    let (builder, functions) = match send_ops {
+        Some(ops) => {
+            let builder = Builder::new(asked.qp_type, &asked.cap, domain.number, ops, &shared.limits)?;
+            (Some(Box::new(builder)), qp_ex::functions(ops))
         }
-        // SAFETY: the caller's promise.
-        let srq = unsafe { shared_queue(asked.srq) }?;
-        if srq.is_some() {
-            // The manual: not looked at then; there is no receive queue that could have these sizes.
-            (asked.cap.max_recv_wr, asked.cap.max_recv_sge) = (0, 0);
-        }
-        if !possible(&asked.cap) {
-            return Err(libc::EINVAL);
-        }
-        // SAFETY: the caller's promise.
-        let send_cq = unsafe { cq::inside(asked.send_cq) }?.cq.clone();
-        // SAFETY: the caller's promise.
-        let recv_cq = unsafe { cq::inside(asked.recv_cq) }?.cq.clone();
-        let room = Room::new();
-        let num = nic.wire.alloc_qpn().map_err(|error| error.errno())?;
-        let qp = Arc::new(Qp::new(Parts {
-            num,
-            service: asked.qp_type,
-            own: nic.wire.address(),
-            name: room.name(),
-            pd: domain.number,
-            events: shared.events.clone(),
-            send_cq,
-            recv_cq,
-            srq,
-            cap: asked.cap,
-            sq_sig_all: asked.sq_sig_all != 0,
-            tuning: tuning(nic),
-        }));
-        nic.attach(qp.clone());
-        shared.qps.lock().unwrap_or_else(PoisonError::into_inner).push(num);
-        domain.users.fetch_add(1, Ordering::AcqRel);
-        // SAFETY: the domain is alive.
-        let context = unsafe { (*pd).context };
-        let public = ibv_qp {
-            context,
-            qp_context: asked.qp_context,
-            pd,
-            send_cq: asked.send_cq,
-            recv_cq: asked.recv_cq,
-            srq: asked.srq,
-            handle: num,
-            qp_num: num,
-            state: IBV_QPS_RESET,
-            qp_type: asked.qp_type,
-            ..Default::default()
-        };
-        // SAFETY: the caller's promise; these are the sizes granted.
-        unsafe { (*init).cap = asked.cap }
-        Ok(room.publish(public, QpInside { shared: shared.clone(), qp, pd: domain.clone() }))
-    })
+        None => (None, ibv_qp_ex::default()),
+    };
+    // SAFETY: the caller's promise.
+    let send_cq = unsafe { cq::inside(asked.send_cq) }?.cq.clone();
+    // SAFETY: the caller's promise.
+    let recv_cq = unsafe { cq::inside(asked.recv_cq) }?.cq.clone();
+    let room = Room::new();
+    let num = nic.wire.alloc_qpn().map_err(|error| error.errno())?;
+    let qp = Arc::new(Qp::new(Parts {
+        num,
+        service: asked.qp_type,
+        own: nic.wire.address(),
+        name: room.name(),
+        pd: domain.number,
+        events: shared.events.clone(),
+        send_cq,
+        recv_cq,
+        srq,
+        cap: asked.cap,
+        sq_sig_all: asked.sq_sig_all != 0,
+        tuning: tuning(nic),
+    }));
+    nic.attach(qp.clone());
+    shared.qps.lock().unwrap_or_else(PoisonError::into_inner).push(num);
+    domain.users.fetch_add(1, Ordering::AcqRel);
+    // SAFETY: the domain is alive.
+    let context = unsafe { (*pd).context };
+    let public = ibv_qp {
+        context,
+        qp_context: asked.qp_context,
+        pd,
+        send_cq: asked.send_cq,
+        recv_cq: asked.recv_cq,
+        srq: asked.srq,
+        handle: num,
+        qp_num: num,
+        state: IBV_QPS_RESET,
+        qp_type: asked.qp_type,
+        ..Default::default()
+    };
+    // SAFETY: the caller's promise; these are the sizes granted.
+    unsafe { (*init).cap = asked.cap }
+    let public = ibv_qp_ex { qp_base: public, ..functions };
+    let inside = QpInside { shared: shared.clone(), qp, pd: domain.clone(), builder };
+    Ok(room.publish(public, inside).cast())
 }
 
 /// `ibv_modify_qp(3)`.
@@ -232,7 +259,7 @@ pub unsafe extern "C" fn ibv_destroy_qp(qp: *mut ibv_qp) -> c_int {
         inside.qp.async_events.wait();
         inside.pd.users.fetch_sub(1, Ordering::AcqRel);
         // SAFETY: the caller gives it up; no event names it any more.
-        drop(unsafe { QpObject::reclaim(qp) });
+        drop(unsafe { QpObject::reclaim(qp.cast()) });
         Ok(())
     })
 }
@@ -249,12 +276,16 @@ pub unsafe extern "C" fn ibv_query_qp_data_in_order(
     0
 }
 
-/// `ibv_qp_to_qp_ex`: no queue pair of this device has the extended interface.
+/// `ibv_qp_to_qp_ex`: null for a queue pair created without naming send operations.
 ///
 /// # Safety
-/// None; the argument is not looked at.
-pub unsafe extern "C" fn ibv_qp_to_qp_ex(_qp: *mut ibv_qp) -> *mut ibv_qp_ex {
-    std::ptr::null_mut()
+/// `qp` is alive.
+pub unsafe extern "C" fn ibv_qp_to_qp_ex(qp: *mut ibv_qp) -> *mut ibv_qp_ex {
+    // SAFETY: the caller's promise.
+    match unsafe { inside(qp) } {
+        Ok(QpInside { builder: Some(_), .. }) => qp.cast(),
+        _ => std::ptr::null_mut(),
+    }
 }
 
 /// `ibv_query_ece(3)`: there are no vendor options.

@@ -1,14 +1,12 @@
 //! Walks over completions: taking them one by one, a few under one lock.
 //!
-//! Owns the order `ibv_start_poll`, `ibv_next_poll`, `ibv_end_poll` as `ibv_create_cq_ex(3)` has it, and the gate that lets
-//! one thread walk at a time. A walk holds no lock of the queue's while the program looks at a completion, so that the
+//! Owns the order `ibv_start_poll`, `ibv_next_poll`, `ibv_end_poll` as `ibv_create_cq_ex(3)` has it. A walk holds no lock of the queue's while the program looks at a completion, so that the
 //! program may post, and completions may arrive, in the middle of it.
 //!
 //! A completion counts as polled when the walk moves to it. Those a walk has taken and not moved to go back when it ends,
 //! for which the ring keeps room.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
 
 use super::{Cq, Entry};
 
@@ -127,55 +125,6 @@ impl Walk {
         self.len = kept.min(self.len);
         ring.purged.clear();
         cq.purges.store(false, Ordering::Relaxed);
-    }
-}
-
-/// Lets one thread at a time through, from one call of the program to another; whoever finds it closed sleeps.
-#[derive(Debug, Default)]
-pub(crate) struct Gate {
-    /// One of `OPEN`, `CLOSED` and `AWAITED`.
-    state: AtomicU32,
-    lock: Mutex<()>,
-    opened: Condvar,
-}
-
-const OPEN: u32 = 0;
-const CLOSED: u32 = 1;
-/// Closed, and somebody sleeps for it.
-const AWAITED: u32 = 2;
-
-impl Gate {
-    /// Passes and closes it behind.
-    #[inline]
-    pub(crate) fn enter(&self) {
-        if self.state.compare_exchange(OPEN, CLOSED, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            self.wait();
-        }
-    }
-
-    #[cold]
-    fn wait(&self) {
-        let mut sleeping = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who passes this way leaves it awaited: others may sleep. At worst that is one signal too many.
-        while self.state.swap(AWAITED, Ordering::Acquire) != OPEN {
-            sleeping = self.opened.wait(sleeping).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Opens it again.
-    #[inline]
-    pub(crate) fn leave(&self) {
-        if self.state.swap(OPEN, Ordering::Release) == AWAITED {
-            self.wake();
-        }
-    }
-
-    #[cold]
-    fn wake(&self) {
-        // Under the lock, so that nobody is between finding it closed and sleeping.
-        let sleeping = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        self.opened.notify_one();
-        drop(sleeping);
     }
 }
 

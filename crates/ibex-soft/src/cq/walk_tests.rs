@@ -1,7 +1,6 @@
 //! Tests of walks and of their gate.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use ibex_sys::ibv_wc;
 
@@ -99,26 +98,4 @@ fn completions_are_stamped_in_order() {
         assert!(walk.current().time >= before);
         before = walk.current().time;
     }
-}
-
-#[test]
-fn the_gate_lets_one_thread_through_at_a_time_and_loses_no_sleeper() {
-    let (gate, inside, total) = (Gate::default(), AtomicU32::new(0), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                for round in 0..5000 {
-                    gate.enter();
-                    assert_eq!(inside.fetch_add(1, Ordering::Relaxed), 0);
-                    if round % 64 == 0 {
-                        std::thread::yield_now();
-                    }
-                    inside.fetch_sub(1, Ordering::Relaxed);
-                    total.fetch_add(1, Ordering::Relaxed);
-                    gate.leave();
-                }
-            });
-        }
-    });
-    assert_eq!(total.load(Ordering::Relaxed), 20_000);
 }

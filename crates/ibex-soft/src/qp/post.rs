@@ -85,6 +85,18 @@ impl Poster<'_> {
         self.qp.is_datagram().then_some(self.qp.pd)
     }
 
+    /// Whether so many requests can be posted now, which then only their own limits keep from being posted.
+    ///
+    /// # Errors
+    /// An errno: `EINVAL` in a state that takes none, `ENOMEM` if the queue has not the room.
+    pub(crate) fn admit(&self, count: usize) -> Result<(), i32> {
+        let inner = &*self.ends.own;
+        if matches!(inner.proto.state(), QpState::Reset | QpState::Init | QpState::Rtr) {
+            return Err(libc::EINVAL);
+        }
+        if inner.send.room() < count { Err(libc::ENOMEM) } else { Ok(()) }
+    }
+
     /// Adds a request to the send queue.
     ///
     /// # Errors

@@ -102,6 +102,11 @@ impl SendQueue {
         (self.used + self.unpolled.count() < self.slots.len()).then_some(self.next as u64)
     }
 
+    /// Requests there is room for.
+    pub(crate) fn room(&self) -> usize {
+        self.slots.len().saturating_sub(self.used + self.unpolled.count())
+    }
+
     /// Puts a request into the vacant slot. The caller has checked that there is one and that the payload is within the
     /// limits the queue was made with.
     pub(crate) fn push(&mut self, wr_id: u64, payload: Payload<'_>) {
