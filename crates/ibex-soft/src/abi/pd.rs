@@ -20,6 +20,7 @@ use super::context::{Shared, shared};
 use super::object::{Object, caught, code, given, pointer};
 use crate::memory::{self, UserMemory};
 use crate::mr::{self, PdNumber, Region, access};
+use crate::oneside;
 use crate::os::set_errno;
 
 /// The inside of a protection domain.
@@ -197,6 +198,25 @@ pub unsafe extern "C" fn ibv_dereg_mr(mr: *mut ibv_mr) -> c_int {
         pd.users.fetch_sub(1, Ordering::AcqRel);
         // SAFETY: the caller gives it up.
         drop(unsafe { MrObject::reclaim(mr) });
+        Ok(())
+    })
+}
+
+/// Extension of this device: memory that lies in a file, which other processes of this host may map, too.
+///
+/// # Safety
+/// `[addr, addr + length)` maps the file from `offset` on until [`unshare_memory`] returned.
+pub unsafe extern "C" fn share_memory(addr: *mut c_void, length: usize, fd: c_int, offset: u64) -> c_int {
+    code(|| oneside::shares().enter(given(addr)?.expose_provenance(), length, fd, offset))
+}
+
+/// Extension of this device: takes back [`share_memory`].
+///
+/// # Safety
+/// No region registered since lies in the memory.
+pub unsafe extern "C" fn unshare_memory(addr: *mut c_void) -> c_int {
+    code(|| {
+        oneside::shares().leave(given(addr)?.addr());
         Ok(())
     })
 }

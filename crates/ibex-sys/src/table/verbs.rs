@@ -219,6 +219,14 @@ function_table! {
             /// `None` for the system's library: wait on the channel's `fd` with `poll(2)`. A device inside the process
             /// offers it where it can do work on its own behalf instead of sleeping.
             wait_comp_event: fn(*mut ibv_comp_channel, u64) -> c_int;
+            /// Says that memory, so many bytes from an address on, maps the file of a descriptor from an offset on, and will
+            /// until [`unshare_memory`](Verbs::unshare_memory). 0 or an errno. Regions registered in it afterwards may be
+            /// reached by other processes that map the file, too, if the device has a use for that. The file must be sealed
+            /// against shrinking (`F_SEAL_SHRINK`). `None` for the system's library: adapters have no use for it.
+            share_memory: fn(*mut c_void, usize, c_int, u64) -> c_int;
+            /// Takes back what was said of the memory at this address, before it is unmapped and after its regions are
+            /// deregistered. 0 or an errno.
+            unshare_memory: fn(*mut c_void) -> c_int;
         }
     }
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ibex_sys::{self as sys, ibv_sge};
 
 use super::{
-    Access, MAX_MESSAGE, Mapping, MemoryError, Pages, Registration, RemoteHandle, Sink, Source, volatile,
+    Access, MAX_MESSAGE, Mapping, MemoryError, Registration, RemoteHandle, Sink, Source, volatile,
 };
 use crate::addr::Lkey;
 use crate::pd::ProtectionDomain;
@@ -60,7 +60,7 @@ pub struct SharedRegion {
 
 impl SharedRegion {
     pub(crate) fn new(pd: &ProtectionDomain, len: usize) -> Result<Self, MemoryError> {
-        let map = Arc::new(Mapping::new(len, Pages::Normal, true)?);
+        let map = Arc::new(Mapping::for_peers(len, pd.context().verbs())?);
         let local = register(pd, &map, 0, map.len(), sys::IBV_ACCESS_LOCAL_WRITE)?;
         Ok(Self {
             inner: Arc::new(Inner {
