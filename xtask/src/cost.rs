@@ -89,7 +89,7 @@ impl Built {
                 .arg(&noop)
                 .arg(format!("-Wl,-rpath,{}", dir.display())),
         )?;
-        let rust = bench_binary()?;
+        let rust = util::bench_binary("ibex", "cost")?;
         Ok(Self { dir, noop, rust, c })
     }
 
@@ -126,22 +126,4 @@ impl Built {
         let total = total.and_then(|total| total.trim().parse().ok());
         total.with_context(|| format!("no totals in {}", out.display()))
     }
-}
-
-/// Builds the benchmark and returns where it is.
-fn bench_binary() -> Result<PathBuf> {
-    let output = util::cmd("cargo")
-        .args(["build", "--release", "-p", "ibex", "--bench", "cost", "--message-format=json"])
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
-    if !output.status.success() {
-        bail!("the cost benchmark does not build");
-    }
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "cost")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo did not say where the cost benchmark is")
 }

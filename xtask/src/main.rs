@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 mod abi;
 mod bench_check;
+mod bench_device;
 mod budget;
 mod ci;
 mod copy_test;
@@ -44,6 +45,8 @@ enum Task {
     Budget(budget::Args),
     /// Holds the figures of `ibex bench --quick` against the project's limits.
     BenchCheck(bench_check::Args),
+    /// The software device between two spinning processes, beside memcpy, UDP and UCX.
+    BenchDevice(bench_device::Args),
     /// The fuzz targets, for a while.
     Fuzz(fuzz::Args),
     /// Random connections over a simulated, faulty network.
@@ -65,6 +68,7 @@ fn main() -> anyhow::Result<()> {
         Task::Cost(args) => cost::run(&args),
         Task::Budget(args) => budget::run(&args),
         Task::BenchCheck(args) => bench_check::run(&args),
+        Task::BenchDevice(args) => bench_device::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Sim(args) => sim::run(&args),
         Task::Soak(args) => soak::run(&args),

@@ -57,6 +57,24 @@ pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     })
 }
 
+/// Builds a benchmark of a crate, in release, and returns where it is.
+pub(crate) fn bench_binary(package: &str, name: &str) -> Result<PathBuf> {
+    let output = cmd("cargo")
+        .args(["build", "--release", "-p", package, "--bench", name, "--message-format=json"])
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("the benchmark {name} does not build");
+    }
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("cargo did not say where the benchmark {name} is"))
+}
+
 /// Formatting, clippy and documentation with warnings as errors.
 pub(crate) fn lint() -> Result<()> {
     run(cmd("cargo").args(["fmt", "--all", "--check"]))?;
