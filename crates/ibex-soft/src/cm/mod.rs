@@ -26,7 +26,7 @@ mod event;
 mod id;
 mod ports;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,8 +54,17 @@ const PACKET: usize = Bth::LEN + Deth::LEN + MAD_LEN;
 /// Datagrams that may wait to be looked at: a round of the engine brings no more than that.
 const INBOX: usize = 1024;
 
+/// How long a request waits for somebody to listen before it is refused: some programs call again in the moment in which
+/// their peer changes listeners, and count on the kernel taking milliseconds to resolve what is known here at once.
+/// Shorter than the 100 ms after which callers like us repeat their request.
+const GRACE: Nanos = 80_000_000;
+
+/// Requests that may wait so; those beyond are refused at once.
+const KEPT: usize = 256;
+
 /// The service of a NIC.
 pub(crate) struct Service {
+    address: Gid,
     inner: Mutex<Inner>,
     inbox: Mutex<Vec<Letter>>,
     mail: AtomicBool,
@@ -64,9 +73,16 @@ pub(crate) struct Service {
 
 /// A received datagram.
 struct Letter {
-    source: IpAddr,
+    from: Gid,
+    to: Gid,
     from_qpn: Qpn,
     packet: Box<[u8; PACKET]>,
+}
+
+impl Letter {
+    fn mad(&self) -> &[u8] {
+        &self.packet[PACKET - MAD_LEN..]
+    }
 }
 
 /// A datagram to be sent over the network.
@@ -84,6 +100,8 @@ struct Inner {
     services: HashMap<ServiceId, ListenerId>,
     /// Requests no identifier was made for yet: their listener, and what happened to them meanwhile.
     pending: HashMap<ConnId, (Arc<Id>, Vec<What>)>,
+    /// Requests that nobody listens for, and when they are refused, soonest first.
+    kept: VecDeque<(Nanos, Letter)>,
     /// When a timer of the NIC will look here; `Nanos::MAX` if none will.
     timer: Nanos,
     /// Sequence number of the last datagram.
@@ -102,10 +120,12 @@ impl Service {
             listeners: HashMap::new(),
             services: HashMap::new(),
             pending: HashMap::new(),
+            kept: VecDeque::new(),
             timer: Nanos::MAX,
             psn: random() as u32,
         };
         Service {
+            address: Gid::from(wire.address()),
             inner: Mutex::new(inner),
             inbox: Mutex::default(),
             mail: AtomicBool::new(false),
@@ -131,7 +151,8 @@ impl Service {
         let Ok(packet) = <&[u8; PACKET]>::try_from(bytes) else { return };
         let mut inbox = self.inbox();
         if inbox.len() < INBOX {
-            inbox.push(Letter { source, from_qpn: deth.src_qpn, packet: Box::new(*packet) });
+            let (from, from_qpn) = (Gid::from(source), deth.src_qpn);
+            inbox.push(Letter { from, to: self.address, from_qpn, packet: Box::new(*packet) });
             self.mail.store(true, Ordering::Release);
         }
     }
@@ -143,23 +164,16 @@ impl Service {
         }
         self.mail.store(false, Ordering::Release);
         let letters = std::mem::take(&mut *self.inbox());
-        let to = Gid::from(nic.wire.address());
         let (_, outgoing) = self.with(nic, |inner, now| {
             for letter in letters {
-                let mad = &letter.packet[PACKET - MAD_LEN..];
                 // What cannot be read is nobody's; the state machine counts it.
-                let owner = Route::of(mad).map_or(Owner::Here, |route| inner.owner(nic, route));
-                let passed = match owner {
-                    Owner::Here => false,
-                    Owner::Slot(slot) => {
-                        // Lost, if its owner is gone or does not keep up; its sender repeats it.
-                        let _ = nic.wire.relay(slot, letter.source, &letter.packet[..]);
-                        true
-                    }
-                    Owner::Listener(service) => post(&nic.wire, service, letter.source, &letter.packet[..]),
-                };
-                if !passed {
-                    inner.cm.handle_mad(now, Gid::from(letter.source), to, letter.from_qpn, mad);
+                let owner = Route::of(letter.mad()).map_or(Owner::Here, |route| inner.owner(nic, route));
+                match owner {
+                    Owner::Here => inner.handle(now, &letter),
+                    // Lost, if its owner is gone or does not keep up; its sender repeats it.
+                    Owner::Slot(slot) => drop(nic.wire.relay(slot, letter.from.ip(), &letter.packet)),
+                    Owner::Listener(service) if post(&nic.wire, service, &letter) => {}
+                    Owner::Listener(_) => inner.keep(now, letter),
                 }
             }
         });
@@ -171,6 +185,7 @@ impl Service {
         self.run(nic, |inner, now| {
             inner.timer = Nanos::MAX;
             inner.cm.handle_timeout(now);
+            inner.answer_kept(nic, now);
         });
     }
 
@@ -235,7 +250,8 @@ impl Inner {
             let Some(transmit) = self.cm.poll_transmit() else { break };
             self.transmit(nic, now, &transmit, &mut outgoing);
         }
-        let due = self.cm.poll_timeout().unwrap_or(Nanos::MAX);
+        let kept = self.kept.front().map(|&(due, _)| due);
+        let due = self.cm.poll_timeout().into_iter().chain(kept).min().unwrap_or(Nanos::MAX);
         if due < self.timer {
             nic.timer(self.timer, due, QPN);
             self.timer = due;
@@ -255,16 +271,43 @@ impl Inner {
             return;
         }
         let Ok(route) = Route::of(&transmit.mad) else { return };
-        let passed = match self.owner(nic, route) {
-            Owner::Here => false,
-            Owner::Slot(slot) => {
-                outgoing.push(Outgoing { to: Peer { address, qpn: qpn::join(slot, QPN) }, packet });
-                true
+        let owner = self.owner(nic, route);
+        if let Owner::Slot(slot) = owner {
+            outgoing.push(Outgoing { to: Peer { address, qpn: qpn::join(slot, QPN) }, packet });
+            return;
+        }
+        let (from, to) = (transmit.local, transmit.remote);
+        let letter = Letter { from, to, from_qpn: Qpn::new(QPN), packet: Box::new(packet) };
+        match owner {
+            Owner::Listener(service) if post(&nic.wire, service, &letter) => {}
+            Owner::Listener(_) => self.keep(now, letter),
+            _ => self.handle(now, &letter),
+        }
+    }
+
+    /// Gives a datagram to the state machine.
+    fn handle(&mut self, now: Nanos, letter: &Letter) {
+        self.cm.handle_mad(now, letter.from, letter.to, letter.from_qpn, letter.mad());
+    }
+
+    /// Keeps a request that nobody listens for. The state machine will refuse it.
+    fn keep(&mut self, now: Nanos, letter: Letter) {
+        if self.kept.len() < KEPT {
+            self.kept.push_back((now.saturating_add(GRACE), letter));
+        } else {
+            self.handle(now, &letter);
+        }
+    }
+
+    /// Looks once more for who listens for what was kept, and refuses the rest.
+    fn answer_kept(&mut self, nic: &Nic, now: Nanos) {
+        while self.kept.front().is_some_and(|&(due, _)| due <= now) {
+            let Some((_, letter)) = self.kept.pop_front() else { return };
+            let owner = Route::of(letter.mad()).map(|route| self.owner(nic, route));
+            let passed = matches!(owner, Ok(Owner::Listener(service)) if post(&nic.wire, service, &letter));
+            if !passed {
+                self.handle(now, &letter);
             }
-            Owner::Listener(service) => post(&nic.wire, service, own, &packet),
-        };
-        if !passed {
-            self.cm.handle_mad(now, transmit.local, transmit.remote, Qpn::new(QPN), &transmit.mad);
         }
     }
 
@@ -355,8 +398,8 @@ fn push(id: &Arc<Id>, what: What) {
 }
 
 /// Passes a request on to the listener of a service; false if there is none on this address.
-fn post(wire: &Wire, service: ServiceId, source: IpAddr, packet: &[u8]) -> bool {
-    let sent = wire.post(&ports::mailbox(service), source, packet);
+fn post(wire: &Wire, service: ServiceId, letter: &Letter) -> bool {
+    let sent = wire.post(&ports::mailbox(service), letter.from.ip(), &letter.packet[..]);
     // A full mailbox is a lost datagram, which its sender repeats.
     !sent.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }

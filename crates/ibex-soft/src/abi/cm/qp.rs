@@ -17,8 +17,8 @@ use ibex_sys::{
     IBV_QP_RNR_RETRY, IBV_QP_RQ_PSN, IBV_QP_SQ_PSN, IBV_QP_STATE, IBV_QP_TIMEOUT, IBV_QPS_ERR, IBV_QPS_INIT,
     IBV_QPS_RTR, IBV_QPS_RTS, IBV_QPT_UC, IBV_QPT_UD, IBV_SRQ_INIT_ATTR_PD, IBV_SRQ_INIT_ATTR_TYPE,
     IBV_SRQT_BASIC, RDMA_UDP_QKEY, dispatch, ibv_comp_channel, ibv_cq, ibv_mtu, ibv_pd, ibv_qp, ibv_qp_attr,
-    ibv_qp_attr_mask, ibv_qp_init_attr, ibv_qp_init_attr_ex, ibv_srq_init_attr, ibv_srq_init_attr_ex,
-    rdma_cm_id,
+    ibv_qp_attr_mask, ibv_qp_init_attr, ibv_qp_init_attr_ex, ibv_sge, ibv_srq_init_attr,
+    ibv_srq_init_attr_ex, rdma_cm_id,
 };
 
 use super::channel::address;
@@ -128,6 +128,9 @@ pub(super) unsafe fn create(
     if differs(public.send_cq, asked.send_cq) || differs(public.recv_cq, asked.recv_cq) || srqs {
         return Err(libc::EINVAL);
     }
+    // As every provider grants it: an entry of the scatter list can hold as much. Programs count on it.
+    asked.cap.max_inline_data =
+        asked.cap.max_inline_data.max(asked.cap.max_send_sge * size_of::<ibv_sge>() as u32);
     let outcome = (|| {
         if asked.recv_cq.is_null() {
             // Every queue pair has two; one that never completes anything is as small as can be.
