@@ -9,11 +9,14 @@
 //! | `IBEX_SOFT_NETDEV` | interface whose first address to use, IPv4 before IPv6, when `IBEX_SOFT_ADDR` is unset | none |
 //! | `IBEX_SOFT_PORT` | UDP port instead of 4791; for tests: only devices on the same port meet | 4791 |
 //! | `IBEX_SOFT_BUFFER` | socket buffers to ask for, bytes, 65536 to 1 GiB; smaller ones lose packets sooner | 8 MiB |
-//! | `IBEX_SOFT_LOSS`, `_DUP`, `_REORDER` | percent of sent packets to lose, double, delay; 0 to 100 | 0 |
+//! | `IBEX_SOFT_LOSS`, `_DUP`, `_REORDER`, `_CORRUPT` | percent of sent packets to lose, double, let others overtake, damage; 0 to 100 | 0 |
+//! | `IBEX_SOFT_DELAY` | microseconds by which packets leave later, 0 to 10 000 000 | 0 |
+//! | `IBEX_SOFT_PCAP` | file to append packets to, `%p` in it becomes the process's number; turns off what needs no packets | none |
 //! | `IBEX_SOFT_SEED` | seed of those choices | 1 |
 //! | `IBEX_SOFT_LINK` | the best link that may be used: `auto`, `direct`, `host`, `wire`; see [`LinkChoice`] | auto |
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::error::NetError;
@@ -71,6 +74,8 @@ pub(crate) struct Config {
     pub(crate) faults: Faults,
     /// The best link that may be used.
     pub(crate) link: LinkChoice,
+    /// File to write packets to.
+    pub(crate) capture: Option<PathBuf>,
 }
 
 impl Config {
@@ -83,6 +88,7 @@ impl Config {
             buffer: BUFFER,
             faults: Faults::default(),
             link: LinkChoice::default(),
+            capture: None,
         }
     }
 
@@ -139,9 +145,13 @@ impl Config {
             loss: percent("IBEX_SOFT_LOSS")?,
             duplicate: percent("IBEX_SOFT_DUP")?,
             reorder: percent("IBEX_SOFT_REORDER")?,
+            corrupt: percent("IBEX_SOFT_CORRUPT")?,
+            delay: number("IBEX_SOFT_DELAY", "microseconds from 0 to 10000000", |&us| us <= 10_000_000)?
+                .unwrap_or(0),
             seed: number("IBEX_SOFT_SEED", "a seed from 0 to 2^64 - 1", |_| true)?.unwrap_or(1),
         };
         self.link = number("IBEX_SOFT_LINK", "auto, direct, host or wire", |_| true)?.unwrap_or_default();
+        self.capture = variable("IBEX_SOFT_PCAP")?.map(PathBuf::from);
         Ok(self)
     }
 

@@ -46,6 +46,7 @@ mod holder;
 mod ifaddr;
 mod interest;
 mod pace;
+mod pcap;
 mod mailbox;
 pub(crate) mod qpn;
 mod rx;

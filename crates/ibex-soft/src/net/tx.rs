@@ -148,7 +148,7 @@ impl TxBatch {
 
     /// [`TxBatch::push`] for a link: packets of any size collect as the records they will be.
     fn push_record(&mut self, wire: &Wire, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
-        if self.count == wire.max_segments() || self.end + host::record(MAX_PACKET) > HOST_BATCH {
+        if self.count == wire.max_records() || self.end + host::record(MAX_PACKET) > HOST_BATCH {
             self.flush(wire);
         }
         let Path::Host(link) = &self.path else { return false };
@@ -184,11 +184,10 @@ impl TxBatch {
             // One record: its padding is left behind.
             (Path::Host(_), Some(mut injector)) => {
                 let length = host::length(packets);
-                injector.send(wire, &self.path, &mut packets[host::HEADER..][..length]);
+                injector.send(wire, &self.path, &mut packets[host::HEADER..][..length], length);
             }
             (_, None) => transmit(wire, &self.path, packets, self.segment),
-            // Batches are of one packet then.
-            (_, Some(mut injector)) => injector.send(wire, &self.path, packets),
+            (_, Some(mut injector)) => injector.send(wire, &self.path, packets, self.segment),
         }
         (self.count, self.end, self.segment, self.closed) = (0, 0, 0, false);
     }
@@ -210,6 +209,14 @@ impl Path {
 /// Sends records over a link, and counts them either way.
 fn send_records(wire: &Wire, link: &Link, records: &[u8], count: usize) {
     let counters = wire.counters();
+    if wire.captures() {
+        let mut rest = records;
+        while !rest.is_empty() {
+            let length = host::length(rest);
+            wire.capture(&Path::None, &rest[host::HEADER..][..length], length);
+            rest = &rest[host::record(length)..];
+        }
+    }
     if link.send(records, count) {
         counters.tx_via_host.add(count as u64);
     } else {
@@ -221,6 +228,9 @@ fn send_records(wire: &Wire, link: &Link, records: &[u8], count: usize) {
 pub(super) fn transmit(wire: &Wire, path: &Path, packets: &mut [u8], segment: usize) {
     let counters = wire.counters();
     let count = packets.len().div_ceil(segment);
+    if !matches!(path, Path::Host(_)) {
+        wire.capture(path, packets, segment);
+    }
     if matches!(path, Path::Udp(..) | Path::Slot(_)) {
         // An answer may come the same way.
         wire.warm();

@@ -36,6 +36,7 @@ const CONTROL_HEADER: usize = 16;
 /// A destination in the form the kernel wants, kept so that it is made once.
 #[derive(Clone, Copy)]
 pub(super) struct Target {
+    address: SocketAddr,
     storage: libc::sockaddr_in6,
     length: libc::socklen_t,
 }
@@ -235,7 +236,12 @@ impl Target {
                 size_of::<libc::sockaddr_in6>()
             }
         };
-        Self { storage, length: length as libc::socklen_t }
+        Self { address, storage, length: length as libc::socklen_t }
+    }
+
+    /// The address.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 

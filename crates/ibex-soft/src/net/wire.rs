@@ -21,10 +21,11 @@ use super::forward::{Header, Kind, Names};
 use super::holder::Election;
 use super::interest::Interest;
 use super::mailbox::Mailboxes;
+use super::pcap::Capture;
 use super::qpn;
 use super::rx::{self, Datagram, Received, RxRing, Scan};
 use super::slot::{Slot, Slots};
-use super::tx::{self, Peer, Route};
+use super::tx::{self, Path, Peer, Route};
 use super::udp::{MAX_SEGMENTS, Udp};
 use crate::host::{self, Change, Doze, Host, Letter, LinkId};
 use crate::oneside::{OneSide, View};
@@ -49,7 +50,7 @@ struct Known {
 pub(crate) struct Wire {
     config: Config,
     interest: Arc<Interest>,
-    own: Udp,
+    own: Arc<Udp>,
     own_address: SocketAddr,
     names: Names,
     slots: Slots,
@@ -59,6 +60,7 @@ pub(crate) struct Wire {
     mtu: usize,
     segmenting: AtomicBool,
     injector: Option<Mutex<Injector>>,
+    capture: Option<Capture>,
     /// Whether packets for other hosts, or from them, are to be expected: a queue pair has a peer there.
     abroad: AtomicBool,
     /// Whether something was sent by a socket since last asked.
@@ -89,6 +91,7 @@ impl Wire {
                     _ => NetError::Io { what: "bind a UDP socket", source },
                 }
             })?;
+        let own = Arc::new(own);
         let mtu = config::mtu_of(address)?;
         let roce = config.socket_address(address, config.port);
         let names = Names::new(roce);
@@ -102,7 +105,6 @@ impl Wire {
             warm: AtomicBool::new(false),
             host,
             own_address: config.socket_address(address, own.port()),
-            own,
             slots: Slots::new(address, config.buffer),
             mailboxes: Arc::default(),
             election: Election::open(&names.holder(), roce, config.buffer, interest.clone())?,
@@ -111,7 +113,20 @@ impl Wire {
             known: (0..qpn::SLOTS).map(|_| Known::default()).collect(),
             mtu,
             segmenting: AtomicBool::new(true),
-            injector: config.faults.any().then(|| Mutex::new(Injector::new(config.faults))),
+            injector: match config.faults.any() {
+                true => {
+                    let injector = Injector::new(config.faults, &own);
+                    Some(Mutex::new(injector.map_err(NetError::io("start a thread for delayed packets"))?))
+                }
+                false => None,
+            },
+            capture: match &config.capture {
+                Some(path) => {
+                    Some(Capture::open(path).map_err(NetError::io("open the file of IBEX_SOFT_PCAP"))?)
+                }
+                None => None,
+            },
+            own,
             opened: Instant::now(),
             dead: Dead::new().map_err(NetError::io("make a pipe"))?,
             counters: Counters::default(),
@@ -192,7 +207,14 @@ impl Wire {
         budget: usize,
         mut sink: impl FnMut(Datagram<'_>),
     ) -> Received {
-        rx::recv(self, ring, scan, budget, &mut sink)
+        let Some(capture) = &self.capture else { return rx::recv(self, ring, scan, budget, &mut sink) };
+        rx::recv(self, ring, scan, budget, &mut |datagram: Datagram<'_>| {
+            if datagram.source != self.address() {
+                let (from, to) = (self.roce_address(datagram.source), self.roce_address(self.address()));
+                capture.unsealed(from, to, datagram.packet);
+            }
+            sink(datagram);
+        })
     }
 
     /// The descriptors to watch for POLLIN, level-triggered: one is readable when [`Wire::recv`] with
@@ -315,7 +337,24 @@ impl Wire {
 
     /// Packets in one batch: one once a route turned out not to segment.
     pub(super) fn max_segments(&self) -> usize {
-        if self.injector.is_none() && self.segmenting.load(Ordering::Relaxed) { MAX_SEGMENTS } else { 1 }
+        if self.segmenting.load(Ordering::Relaxed) { MAX_SEGMENTS } else { 1 }
+    }
+
+    /// Records in one batch for a link: one if the injector has to see each.
+    pub(super) fn max_records(&self) -> usize {
+        if self.injector.is_none() { MAX_SEGMENTS } else { 1 }
+    }
+
+    /// Whether every packet is to be seen: then nothing may be done without packets.
+    pub(crate) fn captures(&self) -> bool {
+        self.capture.is_some()
+    }
+
+    /// Writes what is sent along `path` to the capture, if there is one.
+    pub(super) fn capture(&self, path: &Path, packets: &[u8], segment: usize) {
+        if let Some(capture) = &self.capture {
+            capture.sent(self.own_address, self.roce_address(self.address()), path, packets, segment);
+        }
     }
 
     pub(super) fn stop_segmenting(&self) {

@@ -465,7 +465,7 @@ fn over_ipv6() {
 fn faults_happen_at_their_rates() {
     let mut config = private(LOOPBACK);
     let mut b = End::open(&config);
-    config.faults = Faults { loss: 10.0, duplicate: 5.0, reorder: 5.0, seed: 7 };
+    config.faults = Faults { loss: 10.0, duplicate: 5.0, reorder: 5.0, corrupt: 1.0, delay: 0, seed: 7 };
     let mut a = End::open(&config);
     let to = b.peer();
     a.wire.hello(to);
