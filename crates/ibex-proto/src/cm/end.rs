@@ -177,9 +177,14 @@ impl Cm {
     /// Which connection a refusal means.
     fn rejected(&self, origin: Origin, rej: &Rej) -> Option<CommId> {
         if rej.reason == RejectReason::TIMEOUT {
-            // A caller that gave up never learned this end's name. It names itself, and its adapter.
+            // A caller that gave up never learned this end's name. It names itself, and its adapter; so it can only mean
+            // a connection whose reply it has not seen.
             let guid = rej.additional_info().first_chunk().map(|guid| Guid(u64::from_be_bytes(*guid)));
             let named = guid.and_then(|guid| self.table.named(origin.from, guid, rej.local_comm_id));
+            let named = named.filter(|&id| {
+                let state = self.table.get(id).map(|conn| conn.state);
+                matches!(state, Some(ConnState::ReqRcvd | ConnState::MraReqSent | ConnState::RepSent))
+            });
             if named.is_some() {
                 return named;
             }

@@ -1,0 +1,9 @@
+//! Connection management, one scenario after the other: two engines, every datagram delivered or dropped by hand.
+
+mod answers;
+mod ends;
+mod handshake;
+mod hostile;
+mod repeats;
+mod sidr;
+mod util;
