@@ -171,7 +171,7 @@ impl Service {
                 match owner {
                     Owner::Here => inner.handle(now, &letter),
                     // Lost, if its owner is gone or does not keep up; its sender repeats it.
-                    Owner::Slot(slot) => drop(nic.wire.relay(slot, letter.from.ip(), &letter.packet)),
+                    Owner::Slot(slot) => drop(nic.wire.relay(slot, letter.from.ip(), &letter.packet[..])),
                     Owner::Listener(service) if post(&nic.wire, service, &letter) => {}
                     Owner::Listener(_) => inner.keep(now, letter),
                 }
