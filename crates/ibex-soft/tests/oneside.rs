@@ -56,7 +56,9 @@ fn target(mut link: peer::Link) {
             }
             WORD => {
                 let at = link.take() as usize;
-                link.put(memory.as_ref().expect("registered").word(at).load(std::sync::atomic::Ordering::SeqCst));
+                link.put(
+                    memory.as_ref().expect("registered").word(at).load(std::sync::atomic::Ordering::SeqCst),
+                );
             }
             END => return,
             order => panic!("order {order}"),

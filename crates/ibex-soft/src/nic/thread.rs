@@ -17,6 +17,7 @@ use ibex_proto::Nanos;
 use super::Nic;
 use super::wait::UNATTENDED_NS;
 use crate::net::Scan;
+use crate::oneside::OneSide;
 use crate::os::{self, watch};
 
 /// How long the thread stays aside before it looks in: what a packet waits at worst when callers go quiet.
@@ -53,6 +54,8 @@ const PROVEN: u32 = 3;
 pub(super) fn spawn(nic: Arc<Nic>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("ibex-nic".into()).stack_size(256 * 1024).spawn(move || {
         os::block_signals();
+        // This thread ends with the process or with the NIC.
+        let _alive = nic.wire.memory().and_then(OneSide::live);
         let run = AssertUnwindSafe(|| Watcher::new(&nic).run());
         if std::panic::catch_unwind(run).is_err() {
             nic.fail();

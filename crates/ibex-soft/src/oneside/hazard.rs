@@ -94,11 +94,9 @@ impl Hazards {
 
     fn any(&self, names: impl Fn(u64) -> bool) -> bool {
         let lines = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        lines
-            .iter()
-            .enumerate()
-            .filter(|&(_, &taken)| taken)
-            .any(|(line, _)| (0..WORDS).any(|word| names(self.memory.word(at(line, word)).load(Ordering::SeqCst))))
+        lines.iter().enumerate().filter(|&(_, &taken)| taken).any(|(line, _)| {
+            (0..WORDS).any(|word| names(self.memory.word(at(line, word)).load(Ordering::SeqCst)))
+        })
     }
 }
 

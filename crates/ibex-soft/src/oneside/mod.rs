@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `tables` | the publication: keys and queue pairs of this process, in memory that peers read |
 //! | `hazard` | which key and queue pair a peer works on just now, in memory that peers write; waiting for them |
+//! | `life` | whether a process still lives |
 //! | `view` | a peer's publication, read; the permission to work on a key |
 //! | `reach` | a peer's bytes: shared files mapped here, or the kernel's copies between processes |
 //!
@@ -22,6 +23,7 @@
 //! dropped.
 
 mod hazard;
+mod life;
 mod reach;
 mod tables;
 mod view;
@@ -31,6 +33,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 pub(crate) use hazard::Line;
+pub(crate) use life::Life;
 pub(crate) use reach::{Map, Path, Pieces, shares};
 pub(crate) use tables::{Access, QpEntry, RegionEntry};
 pub(crate) use view::{View, Wanted};
@@ -63,6 +66,11 @@ impl OneSide {
     /// The files a peer needs, in the order in which [`View::attach`] wants them.
     pub(crate) fn files(&self) -> [BorrowedFd<'_>; FILES] {
         [self.tables.file(), self.hazards.file()]
+    }
+
+    /// Has peers see this process as alive, until what is returned is dropped or the calling thread ends.
+    pub(crate) fn live(&self) -> Option<Life<'_>> {
+        Life::begin(&self.tables)
     }
 
     /// A place for one more peer to say what it works on; `None` if there are too many peers.

@@ -11,7 +11,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::reach::Share;
 use crate::host::segment::{self, Mapping};
@@ -25,8 +25,10 @@ const WORD: usize = 8;
 pub(super) const REGION_WORDS: usize = 8;
 pub(super) const QP_WORDS: usize = 4;
 const QPS_AT: usize = REGIONS * REGION_WORDS * WORD;
+/// Where the lock stands by which peers see that this process lives: a page of its own.
+pub(super) const LIFE_AT: usize = QPS_AT + QUEUE_PAIRS * QP_WORDS * WORD;
 /// Bytes of the file.
-pub(super) const SIZE: usize = QPS_AT + QUEUE_PAIRS * QP_WORDS * WORD;
+pub(super) const SIZE: usize = LIFE_AT + 4096;
 
 /// Where a word of a region's entry stands. A key's upper 24 bits are the region's index, mixed with a constant: so
 /// regions whose indices differ in the bits used here never collide.
@@ -112,6 +114,11 @@ impl Tables {
 
     pub(super) fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// A word of the file.
+    pub(super) fn word(&self, offset: usize) -> &AtomicU64 {
+        self.memory.word(offset)
     }
 
     fn stamp(&self, name: u32) -> u64 {

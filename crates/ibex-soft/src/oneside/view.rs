@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::hazard::{self, Claim, Claims};
+use super::life;
 use super::reach::{self, Map, Path, RemoteShare};
 use super::tables::{self, queue_pair_at, queue_pair_index, region_at, region_index};
 use super::{FILES, GREETING};
@@ -52,7 +53,10 @@ impl Introduction {
 
     fn parse(bytes: &[u8; GREETING]) -> Option<Introduction> {
         let word = |index: usize| {
-            bytes.get(index * 8..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u64::from_ne_bytes(*word))
+            bytes
+                .get(index * 8..)
+                .and_then(|rest| rest.first_chunk())
+                .map_or(0, |word| u64::from_ne_bytes(*word))
         };
         let line = u32::try_from(word(1)).ok()?;
         (word(0) == MAGIC).then_some(Introduction { line, probe: (word(2), word(3)) })
@@ -138,7 +142,11 @@ impl View {
     pub(crate) fn permit(&self, wanted: &Wanted) -> Option<Permit<'_>> {
         let (queue_pair, region) = (queue_pair_index(wanted.queue_pairs.0), region_index(wanted.rkey));
         let (qp_stamp, stamp) = (queue_pair_at(queue_pair, 0), region_at(region, 0));
-        let seen = (self.tables.load(qp_stamp, Ordering::Acquire), self.tables.load(stamp, Ordering::Acquire));
+        if !life::is_alive(&self.tables) {
+            return None;
+        }
+        let seen =
+            (self.tables.load(qp_stamp, Ordering::Acquire), self.tables.load(stamp, Ordering::Acquire));
         if seen.0 >> 32 != u64::from(wanted.queue_pairs.0)
             || seen.1 >> 32 != u64::from(wanted.rkey)
             || seen.0 == 0

@@ -80,13 +80,8 @@ impl Qp {
         if !inner.far.find(nic, peer) || !inner.proto.as_rc().is_some_and(at_rest) {
             return false;
         }
-        let wanted = Wanted {
-            queue_pairs: (peer.qpn, self.num),
-            rkey: rkey.0,
-            va,
-            len: u64::from(len),
-            right,
-        };
+        let wanted =
+            Wanted { queue_pairs: (peer.qpn, self.num), rkey: rkey.0, va, len: u64::from(len), right };
         if self.reach(mrs, inner, &wanted, request).is_none() {
             return false;
         }

@@ -34,8 +34,8 @@ use super::{Inner, Qp};
 use crate::mr::MrTable;
 use crate::net::{LinkChoice, Peer};
 use crate::nic::{Nic, QpTable};
-use perform::Operation;
 pub(super) use copy::{Bytes, Staged, bytes_of, pieces, transfer};
+use perform::Operation;
 pub(super) use perform::{Source, atomic};
 
 /// Whether operations may go this way on a NIC.
