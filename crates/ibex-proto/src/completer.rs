@@ -74,7 +74,7 @@ impl Requester {
         let before = self.una;
         while self.una < to {
             let Some(front) = self.sq.front() else { break };
-            if front.wqe.op.awaits_data() || front.wqe.op.is_local() {
+            if !matches!(front.wqe.op, SendOp::Send { .. } | SendOp::Write { .. }) {
                 break;
             }
             self.una = front.end.min(to);

@@ -105,7 +105,7 @@ impl Requester {
         match &mut recovery.peer {
             Peer::Drops => go_back = true,
             // After so much silence nothing is on its way: the peer has nothing of what follows.
-            _ if follows_burst && recovery.is_probe => go_back = true,
+            Peer::Unknown { .. } if follows_burst && recovery.is_probe => go_back = true,
             Peer::Keeps if follows_burst => {
                 recovery.burst *= 2;
                 if recovery.burst > LONGEST {
@@ -126,7 +126,7 @@ impl Requester {
             return self.go_back_for_loss(out);
         }
         self.went_back_at = Some(self.una);
-        if self.una >= self.recovery.shrunk_up_to && (follows_burst || !self.window.forgives()) {
+        if self.una >= self.recovery.shrunk_up_to && (follows_burst || !self.window.forgives(self.una)) {
             self.window.on_loss();
             self.recovery.shrunk_up_to = self.high;
         }
@@ -150,7 +150,11 @@ impl Requester {
             self.data_in_flight.is_empty()
         } else {
             // While going back, READs and atomics further on are not counted as in flight, but the peer may have them.
-            !self.sq.iter().take_while(|entry| entry.first < self.high).any(|entry| entry.wqe.op.awaits_data())
+            !self
+                .sq
+                .iter()
+                .take_while(|entry| entry.first < self.high)
+                .any(|entry| entry.wqe.op.awaits_data())
         };
         no_data && self.una < self.high
     }

@@ -147,9 +147,6 @@ impl Requester {
                 return true;
             }
         }
-        if entry.wqe.op.is_local() {
-            return false;
-        }
         let in_flight = self.nxt - self.una;
         let window = u64::from(self.window.size());
         if !entry.wqe.op.awaits_data() {
@@ -257,7 +254,7 @@ impl Requester {
     }
 
     /// One packet of a SEND or WRITE. `Ok(None)` if `buf` is too short.
-    #[inline]
+    #[inline(always)]
     fn send_or_write<H: Host>(
         &mut self,
         host: &mut H,
@@ -327,6 +324,7 @@ impl Requester {
     }
 
     /// A READ request, for a whole READ or a piece of it.
+    #[inline(never)]
     fn read(&mut self, buf: &mut [u8]) -> Result<Option<Transmit>, LocalFault> {
         let entry = &self.sq[self.cur];
         let SendOp::Read { rkey, va } = entry.wqe.op else { return Err(LocalFault::Operation) };
@@ -345,6 +343,7 @@ impl Requester {
     }
 
     /// An atomic request.
+    #[inline(never)]
     fn atomic(&mut self, buf: &mut [u8]) -> Result<Option<Transmit>, LocalFault> {
         if self.max_rd_atomic == 0 {
             return Err(LocalFault::Operation);

@@ -24,16 +24,23 @@ pub(crate) struct Retry {
     rnr_until: Option<Nanos>,
     /// The least wait before a probe.
     probe_after: Nanos,
-    /// When to probe.
-    probe: Option<Nanos>,
+    /// The usual wait before a probe: [`NEVER`] without a round trip, or where a probe has no purpose.
+    probe_wait: Nanos,
+    /// When to probe, or [`NEVER`].
+    probe: Nanos,
     /// Probes since the last progress, which lengthen the next wait.
     probed: u32,
-    /// A packet whose round trip is being measured: one past its number, and when it was sent.
-    timed: Option<(u64, Nanos)>,
+    /// A packet whose round trip is being measured: one past its number, or [`NEVER`], and when it was sent.
+    timed_end: u64,
+    timed_at: Nanos,
     /// The smoothed round trip, once there is one.
     round_trip: Option<Nanos>,
 }
 
+/// The wait for a probe doubles at most this often; it has reached the timeout long before.
+const MAX_PROBE_DOUBLINGS: u32 = 16;
+/// A time that does not come, and a number that is not reached.
+const NEVER: u64 = u64::MAX;
 /// A probe waits for as many round trips: answers may be late, and a probe that was not needed is only noise.
 const TRIPS: Nanos = 4;
 /// While a loss is being repaired, a probe waits for this fraction of its usual time at least.
@@ -56,9 +63,11 @@ impl Retry {
             deadline: None,
             rnr_until: None,
             probe_after,
-            probe: None,
+            probe_wait: NEVER,
+            probe: NEVER,
             probed: 0,
-            timed: None,
+            timed_end: NEVER,
+            timed_at: 0,
             round_trip: None,
         }
     }
@@ -66,8 +75,9 @@ impl Retry {
     /// A packet was sent for the first time; all numbers below `end` have been sent now.
     #[inline]
     pub(crate) fn on_sent_first(&mut self, now: Nanos, end: u64) {
-        if self.timed.is_none() {
-            self.timed = Some((end, now));
+        if self.timed_end == NEVER {
+            self.timed_end = end;
+            self.timed_at = now;
         }
     }
 
@@ -76,26 +86,36 @@ impl Retry {
         self.round_trip
     }
 
-    fn arm_probe(&mut self, now: Nanos, least: Nanos) {
-        let wait = self.round_trip.map(|trip| (trip * TRIPS).max(least) << self.probed.min(MAX_DOUBLINGS));
+    /// The wait before a probe, `least` or longer.
+    fn probe_wait(&self, least: Nanos) -> Nanos {
+        let Some(trip) = self.round_trip else { return NEVER };
+        let wait = (trip * TRIPS).max(least) << self.probed.min(MAX_PROBE_DOUBLINGS);
         // Close to the timeout a probe has no purpose.
-        let useful = |wait: &Nanos| self.timeout.is_none_or(|timeout| *wait <= timeout / 2);
-        self.probe = wait.filter(useful).map(|wait| now.saturating_add(wait));
+        if self.timeout.is_none_or(|timeout| wait <= timeout / 2) { wait } else { NEVER }
+    }
+
+    /// The round trip of the packet that was measured is known.
+    fn on_trip(&mut self, now: Nanos) {
+        let trip = now.saturating_sub(self.timed_at);
+        self.round_trip = Some(self.round_trip.map_or(trip, |smooth| smooth - smooth / 8 + trip / 8));
+        self.timed_end = NEVER;
+        self.probed = 0;
+        self.probe_wait = self.probe_wait(self.probe_after);
     }
 
     /// A loss is being repaired: what is lost now is worth noticing soon.
     pub(crate) fn hasten_probe(&mut self, now: Nanos) {
         // The answers that are measured now would include the wait for the repair.
-        self.timed = None;
-        self.arm_probe(now, self.probe_after / HASTE);
+        self.timed_end = NEVER;
+        self.probe = now.saturating_add(self.probe_wait(self.probe_after / HASTE));
     }
 
     /// Whether it is time for a probe. If so the next one waits longer.
     pub(crate) fn probe_due(&mut self, now: Nanos) -> bool {
-        let due = self.probe.is_some_and(|probe| probe <= now);
+        let due = self.probe <= now;
         if due {
-            self.probe = None;
             self.probed += 1;
+            self.probe = NEVER;
         }
         due
     }
@@ -106,23 +126,19 @@ impl Retry {
         if self.deadline.is_none() {
             self.arm(now);
         }
-        if self.probe.is_none() {
-            self.arm_probe(now, self.probe_after);
+        if self.probe == NEVER && self.probed == 0 {
+            self.probe = now.saturating_add(self.probe_wait);
         }
     }
 
     /// Everything before `una` has been acknowledged; `waiting` if others are in flight.
     #[inline]
     pub(crate) fn on_progress(&mut self, now: Nanos, una: u64, waiting: bool) {
-        if let Some((end, sent)) = self.timed
-            && una >= end
-        {
-            let trip = now.saturating_sub(sent);
-            self.round_trip = Some(self.round_trip.map_or(trip, |smooth| smooth - smooth / 8 + trip / 8));
-            self.timed = None;
+        if una >= self.timed_end {
+            self.on_trip(now);
         }
         self.probed = 0;
-        self.probe = None;
+        self.probe = NEVER;
         self.used = 0;
         self.rnr_used = 0;
         self.silent = 0;
@@ -130,7 +146,7 @@ impl Retry {
         self.deadline = None;
         if waiting {
             self.arm(now);
-            self.arm_probe(now, self.probe_after);
+            self.probe = now.saturating_add(self.probe_wait);
         }
     }
 
@@ -142,8 +158,8 @@ impl Retry {
     /// Starts over, for a retransmission that follows at once.
     pub(crate) fn disarm(&mut self) {
         self.deadline = None;
-        self.probe = None;
-        self.timed = None;
+        self.probe = NEVER;
+        self.timed_end = NEVER;
     }
 
     /// Whether the transport timer has expired. If so the next one is longer.
@@ -167,7 +183,7 @@ impl Retry {
         self.rnr_used += 1;
         self.rnr_until = Some(now.saturating_add(wait));
         self.deadline = None;
-        self.probe = None;
+        self.probe = NEVER;
         self.rnr_limit.is_none_or(|limit| self.rnr_used <= u32::from(limit))
     }
 
@@ -188,11 +204,8 @@ impl Retry {
     /// The next time something is due.
     #[inline]
     pub(crate) fn next(&self) -> Option<Nanos> {
-        let earlier = |a: Option<Nanos>, b: Option<Nanos>| match (a, b) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        earlier(self.rnr_until, earlier(self.deadline, self.probe))
+        let due = self.rnr_until.unwrap_or(NEVER).min(self.deadline.unwrap_or(NEVER)).min(self.probe);
+        (due != NEVER).then_some(due)
     }
 }
 

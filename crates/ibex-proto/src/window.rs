@@ -7,9 +7,9 @@
 /// The window after silence, and the least it shrinks to: enough that a lost packet is noticed by one that follows.
 const FLOOR: u32 = 4;
 /// Single packets lost as often as this, 4 %, are noise: a buffer that overflows loses runs of them.
-const PER_LOSS: u32 = 24;
+const PER_LOSS: u64 = 24;
 /// The most acknowledged packets that count: losses bunch by chance.
-const PATIENCE: u32 = 5 * PER_LOSS;
+const PATIENCE: u64 = 5 * PER_LOSS;
 /// The window of a new connection: well within the default socket buffer of Linux (208 KiB) at MTU 1024.
 const INITIAL: u32 = 64;
 
@@ -21,15 +21,16 @@ pub(crate) struct Window {
     threshold: u32,
     /// Acknowledged since the last growth above the threshold.
     credit: u32,
-    /// Acknowledged, as far as it counts against single losses: see [`Window::forgives`].
-    patience: u32,
+    /// How many packets' worth of single losses can be forgiven, as of packet number `counted_to`.
+    patience: u64,
+    counted_to: u64,
 }
 
 impl Window {
     pub(crate) fn new(max: u32) -> Window {
         // Sequence numbers are told apart within half of their circle, 2^23; 2^16 leaves room for READ pieces.
         let max = max.clamp(1, 1 << 16);
-        Window { max, size: INITIAL.min(max), threshold: max, credit: 0, patience: PATIENCE }
+        Window { max, size: INITIAL.min(max), threshold: max, credit: 0, patience: PATIENCE, counted_to: 0 }
     }
 
     #[inline]
@@ -40,7 +41,6 @@ impl Window {
     /// `packets` were acknowledged.
     #[inline]
     pub(crate) fn on_progress(&mut self, packets: u64) {
-        self.patience = (self.patience + packets.min(u64::from(PATIENCE)) as u32).min(PATIENCE);
         if self.size >= self.max {
             return;
         }
@@ -56,8 +56,10 @@ impl Window {
         }
     }
 
-    /// Whether a single missing packet is no reason to shrink: one in [`PER_LOSS`] may be.
-    pub(crate) fn forgives(&mut self) -> bool {
+    /// Whether a single missing packet, the one with number `una`, is no reason to shrink: one in [`PER_LOSS`] may be.
+    pub(crate) fn forgives(&mut self, una: u64) -> bool {
+        self.patience = (self.patience + una.saturating_sub(self.counted_to)).min(PATIENCE);
+        self.counted_to = una;
         let forgiven = self.patience >= PER_LOSS;
         self.patience -= if forgiven { PER_LOSS } else { 0 };
         forgiven
@@ -103,6 +105,15 @@ mod tests {
         assert_eq!(window.size(), 4);
         window.on_progress(2);
         assert_eq!(window.size(), 6);
+    }
+
+    #[test]
+    fn single_losses_are_forgiven_as_long_as_they_are_rare() {
+        let mut window = Window::new(256);
+        let forgiven = (0..100).filter(|loss| window.forgives(1000 + loss * 100)).count();
+        assert_eq!(forgiven, 100);
+        let forgiven = (0..100).filter(|loss| window.forgives(20_000 + loss * 12)).count();
+        assert!((50..60).contains(&forgiven), "{forgiven}");
     }
 
     #[test]

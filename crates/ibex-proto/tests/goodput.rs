@@ -48,10 +48,7 @@ fn transfer(op: SendOp, loss: u32, tuning: Tuning, seed: u64) -> Outcome {
     assert!(world.ends[0].send_statuses().iter().all(|status| *status == WcStatus::SUCCESS));
     let needed = (MESSAGES * MESSAGE / 4096) as f64;
     let counters = world.ends[0].qp.counters();
-    Outcome {
-        goodput: needed * SPACING as f64 / world.now as f64,
-        overhead: counters.sent as f64 / needed,
-    }
+    Outcome { goodput: needed * SPACING as f64 / world.now as f64, overhead: counters.sent as f64 / needed }
 }
 
 const WRITE: SendOp = SendOp::Write { rkey: KEY, va: ibex_proto::sim::BASE, imm: None };

@@ -8,6 +8,7 @@ mod fence;
 mod flush;
 mod length;
 mod local;
+mod loss;
 mod malformed;
 mod nak_lost;
 mod peer_gone;
