@@ -485,11 +485,13 @@ fn faults_happen_at_their_rates() {
     let lost = 10_000 - unique.len();
     let doubled = got.len() - unique.len();
     let reordered = got.windows(2).filter(|pair| pair[1] < pair[0]).count();
-    assert!((900..1100).contains(&lost), "{lost} lost");
+    // The damaged ones are lost, too.
+    assert!((1000..1200).contains(&lost), "{lost} lost");
     assert!((400..600).contains(&doubled), "{doubled} doubled");
     assert!((400..600).contains(&reordered), "{reordered} reordered");
     assert_eq!(a.wire.snapshot().tx_dropped, 0);
-    assert_eq!(b.wire.snapshot().rx_bad_icrc, 0);
+    let damaged = b.wire.snapshot().rx_bad_icrc;
+    assert!((50..150).contains(&damaged), "{damaged} damaged");
 }
 
 #[test]
