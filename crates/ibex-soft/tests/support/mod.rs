@@ -8,6 +8,7 @@
 //! operation.
 #![allow(unsafe_code, dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod cm;
 pub(crate) mod peer;
 pub(crate) mod services;
 
@@ -107,6 +108,23 @@ impl Mr {
         let memory: Vec<AtomicU64> = (0..len.div_ceil(8)).map(|_| AtomicU64::new(0)).collect();
         let memory: &'static [AtomicU64] = Vec::leak(memory);
         let mr = c!((v().reg_mr)(pd.0, memory.as_ptr().cast_mut().cast(), len, access));
+        assert!(!mr.is_null(), "reg_mr: {}", std::io::Error::last_os_error());
+        Mr { mr, memory, len, _pd: pd.clone() }
+    }
+
+    /// Memory in a file that other processes may map, of which the device is told; never unmapped.
+    pub(crate) fn reg_shared(pd: &Arc<Pd>, len: usize, access: i32) -> Mr {
+        let fd = c!(libc::memfd_create(c"test".as_ptr(), libc::MFD_ALLOW_SEALING));
+        assert!(fd >= 0 && c!(libc::ftruncate(fd, len as libc::off_t)) == 0, "a file");
+        assert_eq!(c!(libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW)), 0);
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        let base = c!(libc::mmap(null_mut(), len, rights, libc::MAP_SHARED, fd, 0));
+        assert_ne!(base, libc::MAP_FAILED);
+        let share = v().share_memory.expect("the device's extension");
+        assert_eq!(c!(share(base, len, fd, 0)), 0);
+        // SAFETY: just mapped, and never unmapped; all accesses to it are atomic ones or the device's.
+        let memory = unsafe { std::slice::from_raw_parts(base.cast::<AtomicU64>(), len / 8) };
+        let mr = c!((v().reg_mr)(pd.0, base, len, access));
         assert!(!mr.is_null(), "reg_mr: {}", std::io::Error::last_os_error());
         Mr { mr, memory, len, _pd: pd.clone() }
     }

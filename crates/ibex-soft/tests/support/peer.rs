@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Endpoint, LIMIT};
 
@@ -35,7 +36,10 @@ pub(crate) fn start(name: &str) -> Peer {
 
 /// The same, with more in its environment.
 pub(crate) fn start_with(name: &str, environment: &[(&str, &str)]) -> Peer {
-    let socket = format!("ibex-soft-test-{}-{name}", std::process::id());
+    // Tests of one binary may start the same one at the same time.
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let count = STARTED.fetch_add(1, Ordering::Relaxed);
+    let socket = format!("ibex-soft-test-{}-{name}-{count}", std::process::id());
     let address = SocketAddr::from_abstract_name(socket.as_bytes()).expect("an abstract name");
     let listener = UnixListener::bind_addr(&address).expect("a free name");
     let child = Command::new(std::env::current_exe().expect("this binary"))
