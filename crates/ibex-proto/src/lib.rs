@@ -13,6 +13,8 @@
 //!           poll_transmit  poll_completion  poll_event      poll_timeout
 //! ```
 //!
+//! [`cm::Cm`] makes and ends connections by messages; it stands beside the queue pairs and moves none.
+//!
 //! Packets are BTH to padding; the link adds and checks the ICRC ([`ibex_wire::icrc`]) and the addresses.
 //!
 //! | file | owns |
@@ -27,6 +29,7 @@
 //! | `answers.rs` | what is owed for them |
 //! | `errors.rs` | which fault gives which NAK, status and event |
 //! | `host.rs`, `wqe.rs`, `completion.rs`, `config.rs`, `counters.rs` | what goes in and comes out |
+//! | `cm/` | connection management |
 //! | `sim/` | the simulator (feature `sim`) |
 //!
 //! Not here: end-to-end credits (devices of this kind have none), path migration.

@@ -71,6 +71,7 @@ impl Cm {
         conn.ack_timeout = req.primary.ack_timeout.max(1);
         conn.response = code_ns(req.local_response_timeout).max(MIN_RESPONSE);
         conn.max_retries = req.max_cm_retries;
+        conn.alternate = req.has_alternate();
         self.table.insert(id, conn);
         self.table.learn(id, Peer { id: req.local_comm_id, guid, qpn: req.local_qpn });
         self.event(id, Event::Request { listener, conn: ConnId(id), request: Box::new(request) });
@@ -209,8 +210,8 @@ impl Cm {
             responder_resources: params.responder_resources,
             initiator_depth: params.initiator_depth,
             target_ack_delay: params.target_ack_delay,
-            // Failover is not supported; said even when it is not asked for, as it means no more then.
-            failover: 1,
+            // A second path is not supported.
+            failover: u8::from(known.alternate),
             flow_control: params.flow_control,
             rnr_retry_count: params.rnr_retry_count,
             srq: params.srq,

@@ -40,7 +40,7 @@ pub enum CmError {
         /// What is possible.
         max: u32,
     },
-    /// Misuse: another listener has the service, on that address or on all of them.
+    /// Misuse: another listener has the service on that very address, or as that for all addresses.
     #[error("another listener has service {0:?}; choose another port, or end that listener first")]
     InUse(ServiceId),
     /// Limit: as many connections or resolutions as [`CmConfig::max_connections`](super::CmConfig::max_connections) exist.

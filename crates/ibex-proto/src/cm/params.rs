@@ -80,8 +80,8 @@ impl Path {
             sl: 0,
             pkey: Pkey::DEFAULT,
             mtu,
-            // IBV_RATE_10_GBPS; nobody acts on it here, and 0 would not be a rate in a REQ.
-            rate: 3,
+            // As fast as the port is; nobody acts on it here.
+            rate: 0,
             packet_life_time: 16,
         }
     }

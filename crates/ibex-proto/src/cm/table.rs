@@ -35,6 +35,8 @@ pub(super) struct Conn {
     pub(super) rnr_retry_count: u8,
     /// Local acknowledgement timeout, a 5-bit code; TIMEWAIT lasts as long.
     pub(super) ack_timeout: u8,
+    /// The peer named a second path, which this end does not use.
+    pub(super) alternate: bool,
     /// How long the peer may take to answer, and how often it is asked.
     pub(super) response: Nanos,
     pub(super) max_retries: u8,
@@ -75,6 +77,7 @@ impl Conn {
             retry_count: 0,
             rnr_retry_count: 0,
             ack_timeout: 0,
+            alternate: false,
             response: 0,
             max_retries: 0,
             repeat: None,

@@ -4,6 +4,7 @@ mod answers;
 mod ends;
 mod handshake;
 mod hostile;
+mod kernel;
 mod repeats;
 mod sidr;
 mod util;
