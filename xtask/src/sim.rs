@@ -1,12 +1,15 @@
-//! `cargo xtask sim`: random queue pairs of each service over a faulty network, in virtual time, every byte and completion checked.
+//! `cargo xtask sim`: random queue pairs of each service over a faulty network, in virtual time, every byte and completion
+//! checked; and random connections made and ended.
 //!
-//! Owns choosing seeds and saying how to repeat one. What a run does is `ibex_proto::sim`'s.
+//! Owns choosing seeds and saying how to repeat one. What a run does is `ibex_proto::sim`'s and
+//! `ibex_proto::cm::sim`'s.
 
 use std::panic::catch_unwind;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use ibex_proto::QpType;
+use ibex_proto::cm;
 use ibex_proto::sim::{self, Limits, Report};
 
 /// Which runs, and how bad the network may be.
@@ -62,6 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let limits = args.limits();
     let started = Instant::now();
     let mut total = Report::default();
+    let (mut calls, mut connected) = (0, 0);
     for seed in first..first.saturating_add(count) {
         let all = || {
             let mut report = sim::run(seed, &limits)?;
@@ -69,11 +73,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 let unreliable = sim::run_unreliable(seed, qp_type, &limits);
                 report += unreliable.map_err(|what| format!("{qp_type:?}: {what}"))?;
             }
-            Ok::<_, String>(report)
+            // It panics at what is wrong, and its network is as bad as the seed says.
+            let connections = cm::sim::run(seed);
+            Ok::<_, String>((report, connections))
         };
         let what = match catch_unwind(all) {
-            Ok(Ok(report)) => {
+            Ok(Ok((report, connections))) => {
                 total += report;
+                calls += connections.calls;
+                connected += connections.connected;
                 continue;
             }
             Ok(Err(what)) => what,
@@ -94,5 +102,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         total.rnr,
         total.time as f64 / 1e9
     );
+    println!("{calls} connections asked for, {connected} established");
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use ibex_proto::cm::{ConnState, Disconnect, Event};
 
+use ibex_wire::Qpn;
+
 use crate::util::*;
 
 #[test]
@@ -147,4 +149,36 @@ fn the_same_queue_pair_may_connect_again_at_once() {
     while pair.a.poll_event().is_some() || pair.b.poll_event().is_some() {}
     let (again, _) = pair.established();
     assert_ne!(again, a);
+}
+
+#[test]
+fn ten_thousand_connections_and_nothing_left() {
+    let mut pair = Pair::new();
+    let mut conns = Vec::new();
+    for qpn in 1..=10_000 {
+        let mut asked = params();
+        asked.qpn = Qpn::new(qpn);
+        let (a, b) = pair.asked_with(&asked);
+        let mut accepted = reply();
+        accepted.qpn = Qpn::new(qpn);
+        pair.b.reply(pair.now, b, &accepted).expect("it was asked");
+        pair.deliver();
+        assert!(matches!(pair.a.poll_event(), Some(Event::Reply { .. })));
+        pair.a.ready(pair.now, a, &[]).expect("it was replied");
+        pair.deliver();
+        assert!(matches!(pair.b.poll_event(), Some(Event::Established { .. })));
+        conns.push((a, b));
+    }
+    assert_eq!(
+        (pair.a.poll_timeout(), pair.b.poll_timeout()),
+        (None, None),
+        "idle connections cost no timer"
+    );
+    for (a, b) in conns {
+        pair.a.release(pair.now, a);
+        pair.deliver();
+        pair.b.release(pair.now, b);
+        pair.deliver();
+    }
+    pair.idle();
 }
