@@ -236,6 +236,15 @@ fn addresses_are_resolved_or_not() {
     assert_eq!(unsafe { path.sgid.raw }, unsafe { path.dgid.raw });
     id.destroy();
 
+    // From an address and port of one's own.
+    let id = Cid::new(Some(&channel), RDMA_PS_TCP);
+    let (mut from, mut to) = (own(0), own(1));
+    let code = c!((t().resolve_addr)(id.0, (&raw mut from).cast(), (&raw mut to).cast(), 1000));
+    assert_eq!(code, 0);
+    drop(channel.expect(RDMA_CM_EVENT_ADDR_RESOLVED));
+    assert_ne!(id.port(), 0);
+    id.destroy();
+
     // From a loopback address nothing else can be reached, and an address of the other family never.
     let id = Cid::new(Some(&channel), RDMA_PS_TCP);
     assert_eq!(id.resolve_addr(at("192.0.2.1", 1)), Ok(()));

@@ -140,7 +140,7 @@ impl Worker {
     }
 
     fn call(&mut self, address: &str, port: u64) {
-        let address: std::net::Ipv4Addr = address.parse().unwrap();
+        let address: std::net::Ipv4Addr = address.parse().expect("an IPv4 address");
         self.order(CALL, &[u64::from(u32::from(address)), port]);
     }
 
@@ -158,7 +158,8 @@ impl Worker {
 
 /// A RoCE port that nothing else uses.
 fn free_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let free = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    free.local_addr().expect("its address").port()
 }
 
 const A: &str = "127.0.3.1";

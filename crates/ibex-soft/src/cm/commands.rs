@@ -130,10 +130,10 @@ impl Service {
         source: Option<SocketAddr>,
         destination: SocketAddr,
     ) -> Result<(), i32> {
-        if let (Phase::Idle, Some(source)) = (id.state().phase, source) {
-            if source.port() != 0 || !source.ip().is_unspecified() {
-                self.bind(nic, id, source)?;
-            }
+        let idle = id.state().phase == Phase::Idle;
+        let named = source.filter(|source| source.port() != 0 || !source.ip().is_unspecified());
+        if let (true, Some(source)) = (idle, named) {
+            self.bind(nic, id, source)?;
         }
         let own = nic.wire.address();
         let mut state = id.state();
@@ -366,7 +366,8 @@ impl Service {
     /// Gives up a connection whose queue pair could not be moved.
     pub(crate) fn give_up(&self, nic: &Nic, id: &Id) {
         self.run(nic, |inner, now| {
-            if let Some(conn) = id.state().conn {
+            let conn = id.state().conn;
+            if let Some(conn) = conn {
                 let params = RejectParams {
                     reason: RejectReason::CONSUMER_DEFINED,
                     info: Vec::new(),

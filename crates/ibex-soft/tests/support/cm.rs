@@ -301,8 +301,9 @@ pub(crate) fn parameters(data: &[u8]) -> rdma_conn_param {
 
 /// The name of an event.
 pub(crate) fn name(kind: rdma_cm_event_type) -> String {
+    let name = c!((t().event_str)(kind));
     // SAFETY: a static string for every value (rdma_event_str(3)).
-    unsafe { CStr::from_ptr((t().event_str)(kind)) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
 }
 
 /// Two connected ends of one process, each with a queue pair: the one that called, the one that was called.

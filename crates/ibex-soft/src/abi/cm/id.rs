@@ -215,8 +215,10 @@ pub(super) unsafe fn complete(id: *mut rdma_cm_id) -> Result<c_int, i32> {
     if unsafe { rdma_get_cm_event(channel, slot) } != 0 {
         return Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO));
     }
+    // SAFETY: the call has just filled it.
+    let event = unsafe { *slot };
     // SAFETY: just got, and not acknowledged.
-    let event = unsafe { &**slot };
+    let event = unsafe { &*event };
     match event.status {
         0 => Ok(0),
         _ if event.event == RDMA_CM_EVENT_REJECTED => Err(libc::ECONNREFUSED),

@@ -16,8 +16,8 @@ use ibex_sys::{
     IBV_QP_MIN_RNR_TIMER, IBV_QP_PATH_MTU, IBV_QP_PKEY_INDEX, IBV_QP_PORT, IBV_QP_QKEY, IBV_QP_RETRY_CNT,
     IBV_QP_RNR_RETRY, IBV_QP_RQ_PSN, IBV_QP_SQ_PSN, IBV_QP_STATE, IBV_QP_TIMEOUT, IBV_QPS_ERR, IBV_QPS_INIT,
     IBV_QPS_RTR, IBV_QPS_RTS, IBV_QPT_UC, IBV_QPT_UD, IBV_SRQ_INIT_ATTR_PD, IBV_SRQ_INIT_ATTR_TYPE,
-    IBV_SRQT_BASIC, RDMA_UDP_QKEY, dispatch, ibv_comp_channel, ibv_cq, ibv_mtu, ibv_pd, ibv_qp, ibv_qp_attr,
-    ibv_qp_attr_mask, ibv_qp_init_attr, ibv_qp_init_attr_ex, ibv_sge, ibv_srq_init_attr,
+    IBV_SRQT_BASIC, RDMA_UDP_QKEY, dispatch, ibv_comp_channel, ibv_context, ibv_cq, ibv_mtu, ibv_pd, ibv_qp,
+    ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_init_attr, ibv_qp_init_attr_ex, ibv_sge, ibv_srq_init_attr,
     ibv_srq_init_attr_ex, rdma_cm_id,
 };
 
@@ -29,6 +29,7 @@ use crate::abi::{
     ibv_destroy_cq, ibv_destroy_qp, ibv_destroy_srq, ibv_modify_qp,
 };
 use crate::device::MAX_RD_ATOMIC;
+use crate::qp::{MAX_INLINE, MAX_SGE};
 
 /// The wait that a receiver without a receive asks for, code of 0.64 ms: the kernel's 0 means 0.66 s.
 const RNR_TIMER: u8 = 12;
@@ -58,8 +59,10 @@ pub unsafe extern "C" fn rdma_create_qp(
     init: *mut ibv_qp_init_attr,
 ) -> c_int {
     minus_one(|| {
+        // SAFETY: domain and attributes are alive, by the caller's promise.
+        let make = |pd: *mut ibv_pd, init: *mut ibv_qp_init_attr| unsafe { ibv_create_qp(pd, init) };
         // SAFETY: the caller's promise.
-        unsafe { create(id, pd, given(init)?, |pd, init| ibv_create_qp(pd, init)) }?;
+        unsafe { create(id, pd, given(init)?, make) }?;
         Ok(0)
     })
 }
@@ -121,37 +124,44 @@ pub(super) unsafe fn create(
         return Err(libc::EINVAL);
     }
     // SAFETY: the caller's promise.
-    let asked = unsafe { &mut *init };
+    let mut asked = unsafe { init.read() };
     let differs =
         |ours: *mut ibv_cq, theirs: *mut ibv_cq| !ours.is_null() && !theirs.is_null() && ours != theirs;
     let srqs = !public.srq.is_null() && !asked.srq.is_null() && public.srq != asked.srq;
     if differs(public.send_cq, asked.send_cq) || differs(public.recv_cq, asked.recv_cq) || srqs {
         return Err(libc::EINVAL);
     }
-    // As every provider grants it: an entry of the scatter list can hold as much. Programs count on it.
-    asked.cap.max_inline_data =
-        asked.cap.max_inline_data.max(asked.cap.max_send_sge * size_of::<ibv_sge>() as u32);
+    // As every provider grants it: what holds a scatter list holds as many bytes. Programs count on it.
+    let list = (asked.cap.max_send_sge.min(MAX_SGE) as usize * size_of::<ibv_sge>()) as u32;
+    asked.cap.max_inline_data = asked.cap.max_inline_data.max(list.min(MAX_INLINE));
     let outcome = (|| {
         if asked.recv_cq.is_null() {
             // Every queue pair has two; one that never completes anything is as small as can be.
             let entries = asked.cap.max_recv_wr.max(1);
             // SAFETY: the context is open.
-            (public.recv_cq_channel, public.recv_cq) = unsafe { queue(id, entries) }?;
+            (public.recv_cq_channel, public.recv_cq) = unsafe { queue(context, id, entries) }?;
             asked.recv_cq = public.recv_cq;
         }
         if asked.send_cq.is_null() {
             let entries = asked.cap.max_send_wr.max(1);
             // SAFETY: as above.
-            (public.send_cq_channel, public.send_cq) = unsafe { queue(id, entries) }?;
+            (public.send_cq_channel, public.send_cq) = unsafe { queue(context, id, entries) }?;
             asked.send_cq = public.send_cq;
         }
         if asked.srq.is_null() {
             asked.srq = public.srq;
         }
-        let qp = made(make(pd, asked))?;
-        // SAFETY: just made.
-        let ready =
-            if public.qp_type == IBV_QPT_UD { unsafe { datagrams(qp) } } else { unsafe { initial(qp, 0) } };
+        // The program reads there what it got.
+        // SAFETY: the caller's promise.
+        unsafe { init.write(asked) };
+        let qp = made(make(pd, init))?;
+        let ready = if public.qp_type == IBV_QPT_UD {
+            // SAFETY: just made.
+            unsafe { datagrams(qp) }
+        } else {
+            // SAFETY: just made.
+            unsafe { initial(qp, 0) }
+        };
         if let Err(errno) = ready {
             // SAFETY: just made, and given to nobody.
             unsafe { ibv_destroy_qp(qp) };
@@ -163,8 +173,11 @@ pub(super) unsafe fn create(
     })();
     if outcome.is_err() {
         // The attributes are the program's; what was made for them is about to be gone.
-        asked.recv_cq = if asked.recv_cq == public.recv_cq { null_mut() } else { asked.recv_cq };
-        asked.send_cq = if asked.send_cq == public.send_cq { null_mut() } else { asked.send_cq };
+        let forget = |cq: *mut ibv_cq, ours: *mut ibv_cq| if cq == ours { null_mut() } else { cq };
+        asked.recv_cq = forget(asked.recv_cq, public.recv_cq);
+        asked.send_cq = forget(asked.send_cq, public.send_cq);
+        // SAFETY: the caller's promise.
+        unsafe { init.write(asked) };
         // SAFETY: made above.
         unsafe { drop_queues(id) };
     }
@@ -174,10 +187,12 @@ pub(super) unsafe fn create(
 /// A completion queue with a channel of its own.
 ///
 /// # Safety
-/// `id` is alive and has a device.
-unsafe fn queue(id: *mut rdma_cm_id, entries: u32) -> Result<(*mut ibv_comp_channel, *mut ibv_cq), i32> {
-    // SAFETY: the caller's promise.
-    let context = unsafe { (*id).verbs };
+/// `context` is open.
+unsafe fn queue(
+    context: *mut ibv_context,
+    id: *mut rdma_cm_id,
+    entries: u32,
+) -> Result<(*mut ibv_comp_channel, *mut ibv_cq), i32> {
     // SAFETY: the context is open.
     let channel = made(unsafe { ibv_create_comp_channel(context) })?;
     let entries = c_int::try_from(entries).map_err(|_| libc::EINVAL)?;

@@ -22,8 +22,10 @@ use crate::abi::object::given;
 /// `from` is null or readable for the length of its family.
 pub(super) unsafe fn read(from: *const sockaddr) -> Result<SocketAddr, i32> {
     let from = given(from.cast_mut())?;
+    // SAFETY: a place inside what the caller promises to be readable.
+    let family = unsafe { &raw const (*from).sa_family };
     // SAFETY: the caller's promise; every address has a family.
-    let family = unsafe { (&raw const (*from).sa_family).read_unaligned() };
+    let family = unsafe { family.read_unaligned() };
     match libc::c_int::from(family) {
         libc::AF_INET => {
             // SAFETY: the caller's promise for this family.
