@@ -24,6 +24,9 @@ struct Info {
     transport: Transport,
     netdev: Option<String>,
     numa_node: Option<u32>,
+    /// With `-v`, of the built-in device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    links: Option<Vec<String>>,
     attr: DeviceAttr,
     ports: Vec<Port>,
 }
@@ -46,7 +49,7 @@ pub(crate) fn run(args: &DevinfoArgs) -> Result<()> {
     let mut infos = Vec::new();
     let mut failure = None;
     for device in &devices {
-        match info(device) {
+        match info(device, args.verbose) {
             Ok(info) => infos.push(info),
             Err(error) => {
                 if let Some(earlier) = failure.replace(error) {
@@ -64,7 +67,7 @@ pub(crate) fn run(args: &DevinfoArgs) -> Result<()> {
     failure.map_or(Ok(()), Err)
 }
 
-fn info(device: &Device) -> Result<Info> {
+fn info(device: &Device, verbose: bool) -> Result<Info> {
     let context = device.open()?;
     let ports = context.ports()?.into_iter().map(|attr| {
         let gids = context.gid_table(attr.port)?;
@@ -77,6 +80,7 @@ fn info(device: &Device) -> Result<Info> {
         transport: device.transport(),
         netdev: device.netdev(),
         numa_node: device.numa_node(),
+        links: if verbose { context.links() } else { None },
         attr: context.query_device()?,
         ports: ports.collect::<Result<_>>()?,
     })
@@ -104,6 +108,13 @@ fn text(info: &Info, verbose: bool) -> String {
         line(&mut text, 1, "vendor_id", format_args!("{:#06x}", info.attr.vendor_id));
         line(&mut text, 1, "vendor_part_id", info.attr.vendor_part_id);
         line(&mut text, 1, "phys_port_cnt", info.attr.phys_port_cnt);
+    }
+    if let Some((available, peers)) = info.links.as_deref().and_then(<[String]>::split_first) {
+        line(&mut text, 1, "links", available);
+        for peer in peers {
+            let (slot, way) = peer.split_once(": ").unwrap_or((peer, ""));
+            line(&mut text, 2, slot, way);
+        }
     }
     for port in &info.ports {
         if verbose {

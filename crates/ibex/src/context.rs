@@ -122,6 +122,21 @@ impl Context {
         (1..=self.query_device()?.phys_port_cnt).map(|port| self.query_port(PortNum(port))).collect()
     }
 
+    /// The links of a device inside the process: the first line names those it has, each further one tells how it reaches
+    /// another process on its address (`slot 17: host (mapped, ring), 4 packets sent`). `None` for the system's devices.
+    ///
+    /// Processes not met before are greeted first, which takes up to a tenth of a second.
+    #[must_use]
+    pub fn links(&self) -> Option<Vec<String>> {
+        let describe = self.verbs().describe_links?;
+        // A thousand processes with a line each.
+        let mut text = vec![0u8; 1 << 16];
+        // SAFETY: an open context, and so many writable bytes.
+        let len = unsafe { describe(self.as_raw(), text.as_mut_ptr().cast(), text.len()) };
+        text.truncate(usize::try_from(len).ok()?);
+        Some(String::from_utf8_lossy(&text).lines().map(str::to_owned).collect())
+    }
+
     /// The entries in use of a port's GID table.
     ///
     /// # Errors

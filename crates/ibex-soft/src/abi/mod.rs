@@ -9,6 +9,7 @@
 //! | `object` | C objects with their Rust insides, return conventions, the wall for panics |
 //! | `context` | devices and contexts |
 //! | `gid` | the port's tables |
+//! | `links` | which links the device has |
 //! | `pd` | protection domains and memory regions |
 //! | `mw` | memory windows |
 //! | `cq` | completion channels and queues |
@@ -37,6 +38,7 @@ mod cq_ex;
 mod device_ex;
 mod events;
 mod gid;
+mod links;
 mod mw;
 mod object;
 mod pd;
@@ -53,6 +55,7 @@ pub use context::*;
 pub use cq::*;
 pub use events::*;
 pub use gid::*;
+pub use links::*;
 pub use pd::*;
 pub use qp::*;
 pub use refuse::*;
@@ -151,6 +154,7 @@ static VERBS: Verbs = Verbs {
     wait_comp_event: Some(wait_comp_event),
     share_memory: Some(share_memory),
     unshare_memory: Some(unshare_memory),
+    describe_links: Some(describe_links),
 };
 
 /// The table of the device's verbs. What it does not serve answers `EOPNOTSUPP` or, for functions younger than

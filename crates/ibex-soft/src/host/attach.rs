@@ -139,7 +139,8 @@ impl Host {
             Ok(letter) if !self.is_one_of_us(letter.from) => None,
             Ok(letter) => {
                 let length = letter.length;
-                Greeting::parse(&bytes[..length]).and_then(|said| self.advance(&mut peers, tag, &said, letter))
+                Greeting::parse(&bytes[..length])
+                    .and_then(|said| self.advance(&mut peers, tag, &said, letter))
             }
         };
         match advanced {
@@ -154,7 +155,8 @@ impl Host {
     /// Parts with a peer whose link is down although its connection is not: it wrote garbage.
     pub(crate) fn expel(&self, unwatch: impl FnOnce(RawFd)) -> Option<Change> {
         let mut peers = self.lock();
-        let unfit = |entry: &Option<Entry>| entry.as_ref().is_some_and(|e| e.link().is_some_and(|l| l.is_down()));
+        let unfit =
+            |entry: &Option<Entry>| entry.as_ref().is_some_and(|e| e.link().is_some_and(|l| l.is_down()));
         let tag = peers.entries.iter().position(unfit)?;
         if let Some(entry) = &peers.entries[tag] {
             let port = entry.port;

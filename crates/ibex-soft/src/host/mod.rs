@@ -253,14 +253,6 @@ impl Host {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Live links and packets sent over each, our own included: the peer's port, and how many.
-    pub(crate) fn links(&self) -> Vec<(u16, u64)> {
-        let peers = self.lock();
-        let own = peers.own.iter().map(|(link, _)| link);
-        let live = peers.entries.iter().flatten().filter_map(Entry::link);
-        own.chain(live).map(|link| (link.port, link.packets())).collect()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Peers> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -306,10 +298,5 @@ impl Inbox {
     pub(crate) fn new() -> Inbox {
         let packet = Box::new([0; crate::net::MAX_PACKET]);
         Inbox { incoming: Vec::new(), generation: 0, unfit: false, packet }
-    }
-
-    /// How many links are read.
-    pub(crate) fn len(&self) -> usize {
-        self.incoming.len()
     }
 }

@@ -225,7 +225,11 @@ impl Reader {
     /// # Errors
     /// [`Garbage`].
     #[inline]
-    pub(crate) fn read(&mut self, map: &Mapping, out: &mut [u8; MAX_PACKET]) -> Result<Option<usize>, Garbage> {
+    pub(crate) fn read(
+        &mut self,
+        map: &Mapping,
+        out: &mut [u8; MAX_PACKET],
+    ) -> Result<Option<usize>, Garbage> {
         let place = self.head as usize & (DATA - 1);
         match map.word(self.side.data() + place).load(Ordering::Acquire) {
             0 => Ok(None),

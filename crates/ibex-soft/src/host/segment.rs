@@ -39,9 +39,8 @@ pub(crate) struct ReadOnly(Mapping);
 /// Those of memfd_create(2), ftruncate(2), mmap(2) and fcntl(2).
 pub(crate) fn create(len: usize, readers_only: bool) -> io::Result<(OwnedFd, Mapping)> {
     // SAFETY: the name is a C string.
-    let fd = unsafe {
-        libc::memfd_create(c"ibex-soft".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
-    };
+    let fd =
+        unsafe { libc::memfd_create(c"ibex-soft".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -107,8 +106,7 @@ fn check(fd: BorrowedFd<'_>, len: usize) -> io::Result<()> {
 fn map(fd: BorrowedFd<'_>, len: usize, write: bool) -> io::Result<Mapping> {
     let rights = if write { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-    let base =
-        unsafe { libc::mmap(std::ptr::null_mut(), len, rights, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
+    let base = unsafe { libc::mmap(std::ptr::null_mut(), len, rights, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
     if base == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }

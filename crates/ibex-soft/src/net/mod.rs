@@ -45,6 +45,7 @@ mod forward;
 mod holder;
 mod ifaddr;
 mod interest;
+mod neighbours;
 mod pace;
 mod pcap;
 mod mailbox;

@@ -454,9 +454,11 @@ impl Wire {
         }
     }
 
-    /// Attends to connections of peers that have something to say, or are gone; true if links came or went.
-    pub(super) fn attend_ready(&self) -> bool {
-        self.interest.ready().fold(false, |changed, tag| self.attend(tag as usize - 1) || changed)
+    /// Attends to connections of peers that have something to say, or are gone.
+    pub(super) fn attend_ready(&self) {
+        self.interest.ready().for_each(|tag| {
+            self.attend(tag as usize - 1);
+        });
     }
 
     fn attend(&self, tag: usize) -> bool {

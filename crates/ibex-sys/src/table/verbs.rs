@@ -227,6 +227,10 @@ function_table! {
             /// Takes back what was said of the memory at this address, before it is unmapped and after its regions are
             /// deregistered. 0 or an errno.
             unshare_memory: fn(*mut c_void) -> c_int;
+            /// Writes into the buffer, of so many bytes, a text that ends with a zero: the links that a device inside the
+            /// process has, then a line for every process it could be connected to, having met them. Returns the text's
+            /// length, which is cut to fit, or −1 with `errno`. Takes up to a tenth of a second.
+            describe_links: fn(*mut ibv_context, *mut c_char, usize) -> c_int;
         }
     }
 }
