@@ -1,6 +1,20 @@
 //! States of a connection (IBTA 12.9), and the names of commands.
 
 /// Where a connection is.
+///
+/// What commands do in each state: the state they lead to and the message they send; "-" is refused, "gone" is the end
+/// as far as the host can see:
+///
+/// ```text
+#[doc = include_str!("commands.txt")]
+/// ```
+///
+/// What the peer's messages and silence do, `REJ(REP)` being a REJ of a REP; whatever is not here changes nothing,
+/// tells nothing and is not answered:
+///
+/// ```text
+#[doc = include_str!("messages.txt")]
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ConnState {
     /// Calling: the request is out.

@@ -1,71 +1,10 @@
 //! Datagrams of strangers: nothing of a connection's is told, changed or ended by them, and memory stays bounded.
 
 use ibex_proto::cm::{ConnState, Event, ListenParams};
-use ibex_wire::mad::{
-    CommId, Drep, Dreq, Gid, Guid, MAD_LEN, Message, Mra, Private, Rej, RejectReason, Rep, Rtu, Which,
-};
-use ibex_wire::{Psn, Qkey, Qpn};
+use ibex_wire::Qpn;
+use ibex_wire::mad::{CommId, Drep, Gid, Guid, Message, Private};
 
 use crate::util::*;
-
-/// Every message that could concern a connection, with its right numbers.
-fn messages(conn: CommId, peer: CommId, qpn: Qpn) -> Vec<[u8; MAD_LEN]> {
-    let rej = |which, reason| {
-        let mut info = [0; Rej::INFO];
-        info[..8].copy_from_slice(&GUID_B.0.to_be_bytes());
-        Rej {
-            local_comm_id: peer,
-            remote_comm_id: conn,
-            which,
-            reason,
-            info_len: 8,
-            info,
-            private: Private::ZERO,
-        }
-    };
-    let rep = Rep {
-        local_comm_id: peer,
-        remote_comm_id: conn,
-        local_qkey: Qkey(0),
-        local_qpn: Qpn::new(9),
-        local_eecn: 0,
-        starting_psn: Psn::new(9),
-        responder_resources: 0,
-        initiator_depth: 0,
-        target_ack_delay: 0,
-        failover: 0,
-        flow_control: false,
-        rnr_retry_count: 0,
-        srq: false,
-        local_ca_guid: GUID_B,
-        private: Private::ZERO,
-    };
-    let mra = |which| Mra {
-        local_comm_id: peer,
-        remote_comm_id: conn,
-        which,
-        service_timeout: 31,
-        private: Private::ZERO,
-    };
-    [
-        Message::Rep(rep),
-        Message::Mra(mra(Which::REQ)),
-        Message::Mra(mra(Which::REP)),
-        Message::Rej(rej(Which::REQ, RejectReason::CONSUMER_DEFINED)),
-        Message::Rej(rej(Which::REP, RejectReason::CONSUMER_DEFINED)),
-        Message::Rej(rej(Which::OTHER, RejectReason::TIMEOUT)),
-        Message::Rtu(Rtu { local_comm_id: peer, remote_comm_id: conn, private: Private::ZERO }),
-        Message::Drep(Drep { local_comm_id: peer, remote_comm_id: conn, private: Private::ZERO }),
-        Message::Dreq(Dreq {
-            local_comm_id: peer,
-            remote_comm_id: conn,
-            remote_qpn: qpn,
-            private: Private::ZERO,
-        }),
-    ]
-    .map(bytes)
-    .to_vec()
-}
 
 #[test]
 fn another_address_does_not_touch_a_connection() {

@@ -7,4 +7,5 @@ mod hostile;
 mod kernel;
 mod repeats;
 mod sidr;
+mod states;
 mod util;
