@@ -61,7 +61,15 @@ fn ends(ops: ibv_qp_create_send_ops_flags) -> Ends {
     let end = || {
         let cq = Cq::create(&context, 256, None);
         let qp = create(&pd, &cq, IBV_QPT_RC, ops);
-        let qp = Qp { qp, pd: pd.clone(), send: cq.clone(), recv: cq, wish: Wish::default(), psn: 0xff_fff0 };
+        let qp = Qp {
+            qp,
+            pd: pd.clone(),
+            send: cq.clone(),
+            recv: cq,
+            wish: Wish::default(),
+            psn: 0xff_fff0,
+            srq: None,
+        };
         qp.init();
         qp
     };
