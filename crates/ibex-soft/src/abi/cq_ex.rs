@@ -177,19 +177,23 @@ unsafe extern "C" fn start_poll(cq: *mut ibv_cq_ex, attr: *mut ibv_poll_cq_attr)
 
 /// `ibv_next_poll`: `ENOENT` if there is no further completion. Does not drive the device: the walk is to come to an end.
 unsafe extern "C" fn next_poll(cq: *mut ibv_cq_ex) -> c_int {
-    let moved = caught(|| {
-        // SAFETY: the queue is alive (manual).
-        let (inside, walker) = unsafe { inside(cq) }?;
-        // SAFETY: this thread walks (manual).
-        let walk = unsafe { walker.walk() };
-        if !walk.next(&inside.cq) {
-            return Err(libc::ENOENT);
+    // SAFETY: the queue is alive (manual).
+    let (inside, walker) = match unsafe { inside(cq) } {
+        Ok(found) => found,
+        Err(errno) => return errno,
+    };
+    // SAFETY: this thread walks (manual).
+    let walk = unsafe { walker.walk() };
+    if !walk.step(&inside.cq) {
+        match caught(|| Ok(walk.next(&inside.cq))) {
+            Ok(true) => {}
+            Ok(false) => return libc::ENOENT,
+            Err(errno) => return errno,
         }
-        // SAFETY: alive, and this thread walks.
-        unsafe { show(cq, walk) };
-        Ok(())
-    });
-    moved.err().unwrap_or(0)
+    }
+    // SAFETY: alive, and this thread walks.
+    unsafe { show(cq, walk) };
+    0
 }
 
 /// `ibv_end_poll`: completions not moved to stay in the queue.

@@ -46,6 +46,8 @@ struct Batch {
     binds: Vec<Bind>,
     /// The first mistake's errno; 0 if there is none.
     error: c_int,
+    /// Whether requests have to be looked at once more when the batch is complete.
+    careful: bool,
     /// For datagrams, the domain that addresses have to be of.
     datagrams: Option<PdNumber>,
     /// Bytes of the longest message.
@@ -122,6 +124,7 @@ impl Batch {
         self.inline.clear();
         self.binds.clear();
         self.error = 0;
+        self.careful = self.datagrams.is_some();
     }
 
     #[cold]
@@ -136,6 +139,7 @@ impl Batch {
         if self.requests.len() >= self.max_requests {
             return self.fail(libc::ENOMEM);
         }
+        self.careful |= op.awaits_data();
         self.requests.push(Request { wr_id, op, to: None, flags, data: Data::Gather, start: 0, len: 0 });
     }
 
@@ -149,9 +153,25 @@ impl Batch {
         last
     }
 
+    /// [`Batch::gather`] of one element, which most requests have.
+    #[inline]
+    fn gather_one(&mut self, sge: ibv_sge) {
+        if self.max_sge == 0 || u64::from(sge.length) > self.longest {
+            return self.fail(libc::EINVAL);
+        }
+        let start = self.sges.len();
+        self.sges.push(sge);
+        if let Some(last) = self.last() {
+            (last.data, last.start, last.len) = (Data::Gather, start, 1);
+        }
+    }
+
     #[inline]
     fn gather(&mut self, list: &[ibv_sge]) {
         if list.len() > self.max_sge {
+            return self.fail(libc::EINVAL);
+        }
+        if self.bytes(list) > self.longest {
             return self.fail(libc::EINVAL);
         }
         let start = self.sges.len();
@@ -163,7 +183,7 @@ impl Batch {
 
     /// Takes room for inline data.
     fn inline(&mut self, len: usize) -> Option<&mut [u8]> {
-        if len > self.max_inline {
+        if len > self.max_inline || len as u64 > self.longest {
             self.fail(libc::EINVAL);
             return None;
         }
@@ -174,29 +194,25 @@ impl Batch {
         self.inline.get_mut(start..)
     }
 
-    /// What can be seen of a request alone to be wrong.
     #[inline]
-    fn check(&self, request: &Request) -> Result<(), c_int> {
-        let datagram = matches!(request.op, SendOp::Datagram { .. });
-        let bytes: u64 = match request.data {
-            Data::Gather => self.list(request).iter().map(|sge| u64::from(sge.length)).sum(),
-            Data::Inline => request.len as u64,
-            Data::Bind => 0,
-        };
-        // What is read has to go somewhere, and an atomic's original value has eight bytes.
-        let room = match request.op {
-            SendOp::Read { .. } => request.data == Data::Gather,
-            SendOp::CompareSwap { .. } | SendOp::FetchAdd { .. } => {
-                request.data == Data::Gather && bytes >= 8
-            }
-            _ => true,
-        };
-        if datagram != self.datagrams.is_some() || bytes > self.longest || !room {
-            return Err(libc::EINVAL);
-        }
-        Ok(())
+    fn bytes(&self, list: &[ibv_sge]) -> u64 {
+        list.iter().map(|sge| u64::from(sge.length)).sum()
     }
 
+    /// What can be seen of a whole request to be wrong: a datagram without a destination, nowhere for data to go.
+    fn check(&self, request: &Request) -> Result<(), c_int> {
+        let datagram = matches!(request.op, SendOp::Datagram { .. });
+        let room = |bytes| request.data == Data::Gather && self.bytes(self.list(request)) >= bytes;
+        let fits = match request.op {
+            SendOp::Read { .. } => room(0),
+            // The original value.
+            SendOp::CompareSwap { .. } | SendOp::FetchAdd { .. } => room(8),
+            _ => true,
+        };
+        if datagram == self.datagrams.is_some() && fits { Ok(()) } else { Err(libc::EINVAL) }
+    }
+
+    #[inline]
     fn list(&self, request: &Request) -> &[ibv_sge] {
         self.sges.get(request.start..request.start + request.len).unwrap_or_default()
     }
@@ -208,8 +224,8 @@ impl Batch {
         if self.error != 0 {
             return Err(self.error);
         }
-        for request in &self.requests {
-            self.check(request)?;
+        if self.careful {
+            self.requests.iter().try_for_each(|request| self.check(request))?;
         }
         let tables = inside.qp.tables(nic);
         let mut poster = inside.qp.poster(nic, &tables);
@@ -217,8 +233,10 @@ impl Batch {
         let mut outcome = Ok(());
         for request in &self.requests {
             let flag = |bit: ibex_sys::ibv_send_flags| request.flags & bit.0 != 0;
-            let bytes = self.inline.get(request.start..request.start + request.len).unwrap_or_default();
-            let copy = |out: &mut [u8]| out.copy_from_slice(bytes);
+            let copy = |out: &mut [u8]| {
+                let from = &self.inline[request.start..request.start + request.len];
+                out.copy_from_slice(from);
+            };
             let payload = match request.data {
                 Data::Gather => Payload::Gather(self.list(request)),
                 // Not longer than the queue pair's limit.
@@ -261,13 +279,11 @@ unsafe fn inside<'a>(qp: *mut ibv_qp_ex) -> Result<(&'a QpInside, &'a Builder), 
 /// `qp` is alive, and the caller is the thread that builds (manual).
 #[inline]
 unsafe fn build(qp: *mut ibv_qp_ex, change: impl FnOnce(&mut Batch)) {
-    let _ = caught(|| {
-        // SAFETY: the caller's promise.
-        let (_, builder) = unsafe { inside(qp) }?;
-        // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise.
+    if let Ok((_, builder)) = unsafe { inside(qp) } {
+        // SAFETY: the caller's promise. Nothing that changes it can panic; if it did, the process would be aborted.
         change(unsafe { builder.batch() });
-        Ok(())
-    });
+    }
 }
 
 /// Starts a request, with the identifier and flags that the program has put into the structure.
@@ -412,7 +428,7 @@ pub(super) unsafe extern "C" fn set_ud_addr(
 /// `ibv_wr_set_sge`.
 pub(super) unsafe extern "C" fn set_sge(qp: *mut ibv_qp_ex, lkey: u32, addr: u64, length: u32) {
     // SAFETY: the queue pair is alive and the caller builds (manual).
-    unsafe { build(qp, |batch| batch.gather(&[ibv_sge { addr, length, lkey }])) }
+    unsafe { build(qp, |batch| batch.gather_one(ibv_sge { addr, length, lkey })) }
 }
 
 /// `ibv_wr_set_sge_list`.

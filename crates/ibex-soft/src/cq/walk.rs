@@ -34,16 +34,24 @@ impl Walk {
         self.take(cq, self.last.clamp(1, BATCH))
     }
 
-    /// Moves to the next completion; false if there is none, and then the place stays beyond the last.
+    /// Moves to the next completion if it is among those taken already, and all of them are still valid.
     #[inline]
+    pub(crate) fn step(&mut self, cq: &Cq) -> bool {
+        if self.at + 1 >= self.len || cq.purges.load(Ordering::Acquire) {
+            return false;
+        }
+        self.at += 1;
+        self.seen += 1;
+        self.current().taken();
+        true
+    }
+
+    /// Moves to the next completion; false if there is none, and then the place stays beyond the last.
     pub(crate) fn next(&mut self, cq: &Cq) -> bool {
         if cq.purges.load(Ordering::Acquire) {
             self.forget_purged(cq);
         }
-        if self.at + 1 < self.len {
-            self.at += 1;
-            self.seen += 1;
-            self.entries[self.at].taken();
+        if self.step(cq) {
             return true;
         }
         self.len = 0;
