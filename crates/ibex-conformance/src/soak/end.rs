@@ -142,7 +142,8 @@ impl End {
             max_recv_sge: 3,
             max_inline_data: 0,
         };
-        let options = NodeOptions { cap, cq_depth: 2 * DEPTH as i32, sig_all: false, channel: true };
+        let options =
+            NodeOptions { cap, cq_depth: 2 * DEPTH as i32, channel: true, ..NodeOptions::default() };
         let node = lab.node(&options);
         let region = node.open_region(2 * DEPTH * connection.most + INBOX + 16);
         let link = LinkOptions { timeout: TIMEOUT, ..LinkOptions::default() };

@@ -81,16 +81,6 @@ impl Plan {
         let link = [Link::Auto, Link::Host, Link::Wire][(seed % 3) as usize];
         let workers = rng.usize(1..=3);
         let count = rng.usize(1..=6);
-        let connections = (0..count)
-            .map(|id| Connection {
-                id,
-                ends: [rng.usize(0..workers), rng.usize(0..workers)],
-                // Most rounds are short, so that there are many; some outlast every blow.
-                messages: 1 << rng.u32(2..13),
-                most: [64, 1024, 8192, 98_304][rng.usize(0..4)],
-                mtu: rng.u32(1..=5),
-            })
-            .collect();
         let mut faults = Vec::new();
         if rng.u8(0..10) < 4 {
             let percent = |most: f64, rng: &mut fastrand::Rng| format!("{:.2}", rng.f64() * most);
@@ -99,6 +89,17 @@ impl Plan {
             faults.push(("IBEX_SOFT_REORDER", percent(5.0, &mut rng)));
             faults.push(("IBEX_SOFT_SEED", seed.to_string()));
         }
+        let connections = (0..count)
+            .map(|id| Connection {
+                id,
+                ends: [rng.usize(0..workers), rng.usize(0..workers)],
+                // Most rounds are short, so that there are many; some outlast every blow.
+                // A lost packet costs a timeout when nothing follows it.
+                messages: 1 << rng.u32(if faults.is_empty() { 2..13 } else { 2..9 }),
+                most: [64, 1024, 8192, 98_304][rng.usize(0..4)],
+                mtu: rng.u32(1..=5),
+            })
+            .collect();
         let after = Duration::from_millis(rng.u64(0..100));
         let victim = rng.usize(0..workers);
         let blow = match rng.u8(0..10) {
