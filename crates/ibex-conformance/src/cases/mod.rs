@@ -10,21 +10,29 @@ pub mod data;
 pub mod device;
 pub mod events;
 pub mod failure;
+pub mod modify;
 pub mod ownership;
 pub mod posting;
 pub mod processes;
 pub mod queues;
 pub mod remote;
 pub mod requests;
+pub mod srq;
 pub mod states;
 pub mod teardown;
 pub mod threads;
+pub mod uc;
+pub mod ud;
 
 /// Every case of the suite.
 pub fn all() -> Vec<Case> {
     [
         device::cases(),
         states::cases(),
+        modify::cases(),
+        uc::cases(),
+        ud::cases(),
+        srq::cases(),
         data::cases(),
         queues::cases(),
         events::cases(),

@@ -12,6 +12,7 @@ mod memory;
 mod node;
 mod queue;
 pub mod safe;
+mod service;
 mod tracked;
 mod work;
 
@@ -21,6 +22,7 @@ pub use device::{Lab, Pd};
 pub use memory::{Region, pattern};
 pub use node::{LinkOptions, Node, NodeOptions, Pair};
 pub use queue::{Cq, Qp};
+pub use service::{Ah, GRH, QKEY, Srq};
 pub use tracked::{Freed, Tracked};
 pub use work::{Recv, Send, Sge, gid_bytes, imm_data};
 

@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use ibex_sys::{
     IBV_QP_ACCESS_FLAGS, IBV_QP_AV, IBV_QP_DEST_QPN, IBV_QP_MAX_DEST_RD_ATOMIC, IBV_QP_MAX_QP_RD_ATOMIC,
-    IBV_QP_MIN_RNR_TIMER, IBV_QP_PATH_MTU, IBV_QP_PKEY_INDEX, IBV_QP_PORT, IBV_QP_RETRY_CNT,
+    IBV_QP_MIN_RNR_TIMER, IBV_QP_PATH_MTU, IBV_QP_PKEY_INDEX, IBV_QP_PORT, IBV_QP_QKEY, IBV_QP_RETRY_CNT,
     IBV_QP_RNR_RETRY, IBV_QP_RQ_PSN, IBV_QP_SQ_PSN, IBV_QP_STATE, IBV_QP_TIMEOUT, IBV_QPS_INIT, IBV_QPS_RTR,
-    IBV_QPS_RTS, ibv_access_flags, ibv_ah_attr, ibv_gid, ibv_global_route, ibv_mtu, ibv_qp_attr,
-    ibv_qp_attr_mask, ibv_qp_cap,
+    IBV_QPS_RTS, IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD, ibv_access_flags, ibv_ah_attr, ibv_gid,
+    ibv_global_route, ibv_mtu, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_cap, ibv_qp_type,
 };
 
 use super::device::PORT;
-use super::{ALL_ACCESS, Cq, Lab, Pd, Qp, Region};
+use super::{ALL_ACCESS, Cq, Lab, Pd, QKEY, Qp, Region, Srq};
 
 /// How a node is made.
 #[derive(Debug, Clone, Copy)]
 pub struct NodeOptions {
+    /// RC, UC or UD.
+    pub service: ibv_qp_type,
     /// Capabilities asked for.
     pub cap: ibv_qp_cap,
     /// Completions that the queue holds.
@@ -35,7 +37,7 @@ impl Default for NodeOptions {
             max_recv_sge: 4,
             ..Default::default()
         };
-        Self { cap, cq_depth: 256, sig_all: false, channel: false }
+        Self { service: IBV_QPT_RC, cap, cq_depth: 256, sig_all: false, channel: false }
     }
 }
 
@@ -92,10 +94,19 @@ impl Node {
     /// # Panics
     /// When the device refuses.
     pub fn new(lab: &Lab, options: &NodeOptions) -> Self {
-        let pd = lab.pd();
+        Self::on(lab, options, None)
+    }
+
+    /// Makes a node whose queue pair takes its receives from a shared queue, in whose domain it then is.
+    ///
+    /// # Panics
+    /// When the device refuses.
+    pub fn on(lab: &Lab, options: &NodeOptions, shared: Option<(&Pd, &Srq)>) -> Self {
+        let pd = shared.map_or_else(|| lab.pd(), |(pd, _)| pd.clone());
         let cq = Cq::try_new(lab, options.cq_depth, options.channel)
             .unwrap_or_else(|errno| panic!("cannot create a completion queue: errno {errno}"));
-        let qp = Qp::try_new(&pd, &cq, &cq, options.cap, options.sig_all)
+        let srq = shared.map(|(_, srq)| srq);
+        let qp = Qp::try_of(options.service, &pd, &cq, &cq, options.cap, options.sig_all, srq)
             .unwrap_or_else(|errno| panic!("cannot create a queue pair: errno {errno}"));
         Self { lab: lab.clone(), qp, cq, pd }
     }
@@ -116,6 +127,7 @@ impl Node {
             qp_state: IBV_QPS_INIT,
             qp_access_flags: link.access.0,
             pkey_index: 0,
+            qkey: QKEY,
             port_num: PORT,
             ..Default::default()
         };
@@ -170,17 +182,40 @@ impl Node {
         (attr, mask)
     }
 
+    /// Of attributes that the reliable service needs, those that this one does; a key instead of rights for datagrams.
+    pub fn served(&self, mask: ibv_qp_attr_mask) -> ibv_qp_attr_mask {
+        let unreliable = IBV_QP_STATE
+            | IBV_QP_ACCESS_FLAGS
+            | IBV_QP_PKEY_INDEX
+            | IBV_QP_PORT
+            | IBV_QP_AV
+            | IBV_QP_PATH_MTU
+            | IBV_QP_DEST_QPN
+            | IBV_QP_RQ_PSN
+            | IBV_QP_SQ_PSN;
+        let datagram = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_SQ_PSN;
+        match self.qp.service {
+            IBV_QPT_UC => mask & unreliable,
+            IBV_QPT_UD if mask.contains(IBV_QP_ACCESS_FLAGS) => mask & datagram | IBV_QP_QKEY,
+            IBV_QPT_UD => mask & datagram,
+            _ => mask,
+        }
+    }
+
     /// Moves to INIT.
     pub fn to_init(&self, link: &LinkOptions) {
         let (attr, mask) = Self::init_attr(link);
+        let mask = self.served(mask);
         self.qp.modify(&attr, mask).unwrap_or_else(|errno| panic!("RESET to INIT: errno {errno}"));
     }
 
     /// Moves from INIT to RTS towards a peer.
     pub fn to_rts(&self, link: &LinkOptions, qpn: u32, gid: ibv_gid) {
         let (attr, mask) = self.rtr_attr(link, qpn, gid);
+        let mask = self.served(mask);
         self.qp.modify(&attr, mask).unwrap_or_else(|errno| panic!("INIT to RTR: errno {errno}"));
         let (attr, mask) = Self::rts_attr(link);
+        let mask = self.served(mask);
         self.qp.modify(&attr, mask).unwrap_or_else(|errno| panic!("RTR to RTS: errno {errno}"));
     }
 }

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use ibex_sys::{
     IBV_QPS_RESET, dispatch, ibv_comp_channel, ibv_cq, ibv_qp, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_cap,
-    ibv_qp_init_attr, ibv_qp_state, ibv_recv_wr, ibv_send_wr, ibv_sge, ibv_wc,
+    ibv_qp_init_attr, ibv_qp_state, ibv_qp_type, ibv_recv_wr, ibv_send_wr, ibv_send_wr_ud, ibv_sge, ibv_wc,
 };
 
 use super::device::errno;
-use super::{Lab, PATIENCE, Pd, QUIET, Recv, Send, Sge};
+use super::{Lab, PATIENCE, Pd, QUIET, Recv, Send, Sge, Srq};
 
 /// A completion queue, with a channel of its own when asked for.
 #[derive(Debug, Clone)]
@@ -191,13 +191,16 @@ impl Drop for CqInner {
     }
 }
 
-/// An RC queue pair; sends and receives complete into queues that may be the same.
+/// A queue pair; sends and receives complete into queues that may be the same.
 #[derive(Debug)]
 pub struct Qp {
     qp: *mut ibv_qp,
     pd: Pd,
     send_cq: Cq,
     recv_cq: Cq,
+    /// RC, UC or UD.
+    pub service: ibv_qp_type,
+    _srq: Option<Srq>,
     /// What the device granted.
     pub cap: ibv_qp_cap,
 }
@@ -208,16 +211,33 @@ unsafe impl std::marker::Send for Qp {}
 unsafe impl Sync for Qp {}
 
 impl Qp {
-    /// Creates a queue pair.
+    /// Creates a queue pair of the reliable service.
     ///
     /// # Errors
     /// The errno of `ibv_create_qp`.
     pub fn try_new(pd: &Pd, send_cq: &Cq, recv_cq: &Cq, cap: ibv_qp_cap, sig_all: bool) -> Result<Self, i32> {
+        Self::try_of(ibex_sys::IBV_QPT_RC, pd, send_cq, recv_cq, cap, sig_all, None)
+    }
+
+    /// Creates a queue pair of any service, with a shared receive queue if one is given.
+    ///
+    /// # Errors
+    /// The errno of `ibv_create_qp`.
+    pub fn try_of(
+        service: ibv_qp_type,
+        pd: &Pd,
+        send_cq: &Cq,
+        recv_cq: &Cq,
+        cap: ibv_qp_cap,
+        sig_all: bool,
+        srq: Option<&Srq>,
+    ) -> Result<Self, i32> {
         let mut init = ibv_qp_init_attr {
             send_cq: send_cq.as_ptr(),
             recv_cq: recv_cq.as_ptr(),
             cap,
-            qp_type: ibex_sys::IBV_QPT_RC,
+            qp_type: service,
+            srq: srq.map_or(std::ptr::null_mut(), Srq::as_ptr),
             sq_sig_all: c_int::from(sig_all),
             ..Default::default()
         };
@@ -226,7 +246,13 @@ impl Qp {
         if qp.is_null() {
             return Err(errno());
         }
-        Ok(Self { qp, pd: pd.clone(), send_cq: send_cq.clone(), recv_cq: recv_cq.clone(), cap: init.cap })
+        let (send_cq, recv_cq) = (send_cq.clone(), recv_cq.clone());
+        Ok(Self { qp, pd: pd.clone(), send_cq, recv_cq, service, _srq: srq.cloned(), cap: init.cap })
+    }
+
+    /// The address of the C object, as asynchronous events name it.
+    pub fn address(&self) -> usize {
+        self.qp.addr()
     }
 
     /// Its number.
@@ -294,7 +320,9 @@ impl Qp {
                     ..Default::default()
                 };
                 wr.imm.imm_data = send.imm.to_be();
-                if send.opcode == ibex_sys::IBV_WR_ATOMIC_CMP_AND_SWP
+                if let Some((ah, qpn, qkey)) = &send.datagram {
+                    wr.wr.ud = ibv_send_wr_ud { ah: ah.as_ptr(), remote_qpn: *qpn, remote_qkey: *qkey };
+                } else if send.opcode == ibex_sys::IBV_WR_ATOMIC_CMP_AND_SWP
                     || send.opcode == ibex_sys::IBV_WR_ATOMIC_FETCH_AND_ADD
                 {
                     wr.wr.atomic.remote_addr = send.remote.0;

@@ -11,7 +11,7 @@ use ibex_sys::{
     ibv_send_flags, ibv_wc, ibv_wr_opcode,
 };
 
-use super::Region;
+use super::{Ah, Region};
 
 /// A scatter/gather entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct Send {
     pub remote: (u64, u32),
     /// `compare_add` and `swap` of an atomic.
     pub atomic: (u64, u64),
+    /// Address, queue pair and key of a datagram.
+    pub datagram: Option<(Ah, u32, u32)>,
 }
 
 impl Send {
@@ -53,7 +55,13 @@ impl Send {
             imm: 0,
             remote: (0, 0),
             atomic: (0, 0),
+            datagram: None,
         }
+    }
+
+    /// As a datagram to a queue pair, with a key.
+    pub fn datagram(self, ah: &Ah, qpn: u32, qkey: u32) -> Self {
+        Self { datagram: Some((ah.clone(), qpn, qkey)), ..self }
     }
 
     /// SEND.
