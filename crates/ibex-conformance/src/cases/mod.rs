@@ -6,6 +6,7 @@
 use crate::Case;
 
 pub mod access;
+pub mod cm;
 pub mod data;
 pub mod device;
 pub mod events;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Case> {
         threads::cases(),
         remote::cases(),
         processes::cases(),
+        cm::cases(),
     ]
     .concat()
 }

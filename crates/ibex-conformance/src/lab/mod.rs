@@ -7,6 +7,7 @@
 //!
 //! Waiting is bounded: no completion within [`PATIENCE`] is a failure, never a hang.
 
+pub mod cm;
 mod device;
 mod memory;
 mod node;
