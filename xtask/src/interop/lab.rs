@@ -1,8 +1,8 @@
 //! The software device against the kernel's rxe, inside the virtual machine.
 //!
 //! On the host, [`run`] boots the machine with a script that makes both ends (`tests/vm/lib.sh`) and starts this very
-//! program there with `--in-guest`; each row comes back as a line of JSON. Inside, [`inside`] runs the cases of both
-//! directions at one share of lost packets.
+//! program there with `--in-guest`; each row comes back as a line of JSON on standard output, and for the eye on standard
+//! error. Inside, [`inside`] runs the cases of both directions at one share of lost packets.
 
 use std::time::Duration;
 
@@ -45,22 +45,18 @@ pub(super) fn series(args: &Args) -> Vec<Series> {
 /// # Errors
 /// If the machine cannot be had, or the cases do not all come back; a failed case is a row.
 pub(super) fn run(series: Series, args: &Args) -> Result<Vec<Row>> {
-    boot(series, args, &script(series, args)?)
+    boot(series, &script(series, args)?)
 }
 
 /// Runs a script whose standard output is rows.
-fn boot(series: Series, args: &Args, script: &str) -> Result<Vec<Row>> {
-    let guest = Guest::prepare(series)?.limit(LIMIT).echo(false);
+fn boot(series: Series, script: &str) -> Result<Vec<Row>> {
+    let guest = Guest::prepare(series)?.limit(LIMIT).echo(false).echo_errors(true);
     println!("with {} in the virtual machine:", guest.kernel().package);
     let output = guest.run(script)?;
     let mut rows = Vec::new();
     for line in output.stdout.lines() {
         let row: Row = serde_json::from_str(line).with_context(|| format!("not a row: {line}"))?;
-        println!("{row}");
         rows.push(row);
-    }
-    if args.verbose || output.code != 0 {
-        eprint!("{}", output.stderr);
     }
     ensure!(output.code == 0, "the cases in the virtual machine ended with code {}", output.code);
     Ok(rows)
@@ -75,7 +71,7 @@ pub(super) fn reference(args: &Args) -> Result<()> {
     for series in series {
         let run = command(series, args)?;
         let script = format!("{run} --reference --in-guest 0 || exit 1\n");
-        super::judge(&boot(series, args, &format!("setup_rxe_dummy || exit 1\n{script}"))?)?;
+        super::judge(&boot(series, &format!("setup_rxe_dummy || exit 1\n{script}"))?)?;
     }
     Ok(())
 }
@@ -118,7 +114,8 @@ pub(super) fn inside(args: &Args, loss: u32) -> Result<()> {
         if args.reference { vec![Link::reference()] } else { Link::kernel(series.name(), loss)?.to_vec() };
     for link in links {
         run_link(&link, args, &mut |row| {
-            // Plain data always has a JSON form.
+            // For whoever watches; the line of JSON is read when all is over. Plain data always has that form.
+            eprintln!("{row}");
             println!("{}", serde_json::to_string(row).unwrap_or_default());
         })?;
     }

@@ -295,13 +295,14 @@ impl Running {
     }
 
     /// Waits until the process rests: rdma_cm's listeners are in no table that every device has, so a server counts as
-    /// listening when it sleeps and has used no processor time for so long. False if it ends or the deadline passes.
+    /// listening when all its threads sleep and have used no processor time for so long. False if it ends or the
+    /// deadline passes.
     fn settles(&mut self, long: Duration, deadline: Instant) -> Result<bool> {
         let mut rest: Option<(u64, Instant)> = None;
         let mut settled = false;
         self.until(deadline, |pid| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let ticks = processor_ticks(&stat).filter(|_| is_sleeping(&stat));
+            let ticks = processor_ticks(&stat).filter(|_| all_sleep(pid));
             rest = match (ticks, rest) {
                 (Some(now), Some((then, since))) if now == then => {
                     settled = since.elapsed() >= long;
@@ -355,7 +356,15 @@ fn has_listener(table: &str, port: u16) -> bool {
     })
 }
 
-/// Whether `/proc/<pid>/stat` says that the first thread waits for something (state S).
+/// Whether every thread waits for something.
+fn all_sleep(pid: u32) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    tasks
+        .flatten()
+        .all(|task| fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| is_sleeping(&stat)))
+}
+
+/// Whether a thread's `stat` says that it waits for something (state S).
 fn is_sleeping(stat: &str) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S'))
 }

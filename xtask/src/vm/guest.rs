@@ -33,6 +33,7 @@ pub(crate) struct Guest {
     kernel: Kernel,
     limit: Duration,
     echo: bool,
+    echo_errors: bool,
     keep: bool,
 }
 
@@ -58,7 +59,7 @@ impl Guest {
     pub(crate) fn prepare(series: Series) -> Result<Guest> {
         util::apt(PACKAGES)?;
         let kernel = Kernel::prepare(series)?;
-        Ok(Guest { kernel, limit: Duration::from_secs(600), echo: true, keep: false })
+        Ok(Guest { kernel, limit: Duration::from_secs(600), echo: true, echo_errors: true, keep: false })
     }
 
     /// Wall clock for boot and script together; 10 minutes unless told. The machine is killed when it passes.
@@ -70,6 +71,13 @@ impl Guest {
     /// Whether the script's output is passed on while it runs (it is, unless told).
     pub(crate) fn echo(mut self, echo: bool) -> Self {
         self.echo = echo;
+        self.echo_errors = echo;
+        self
+    }
+
+    /// Whether the script's standard error is passed on, whatever [`echo`](Self::echo) said of it.
+    pub(crate) fn echo_errors(mut self, echo: bool) -> Self {
+        self.echo_errors = echo;
         self
     }
 
@@ -112,7 +120,7 @@ impl Guest {
             console: &folder.path.join("console.log"),
             word: &format!("ibex-{}-{}", std::process::id(), since_epoch.as_nanos()),
             limit: self.limit,
-            echo: self.echo,
+            echo: (self.echo, self.echo_errors),
         };
         let outcome =
             machine.run().with_context(|| format!("the machine with {} failed", self.kernel.package))?;

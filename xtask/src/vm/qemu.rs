@@ -33,8 +33,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) word: &'a str,
     /// Wall clock for the whole life of the machine.
     pub(crate) limit: Duration,
-    /// Pass the script's output on while it runs.
-    pub(crate) echo: bool,
+    /// Pass the script's output, and its errors, on while it runs.
+    pub(crate) echo: (bool, bool),
 }
 
 /// What came out of a run.
@@ -67,12 +67,12 @@ impl Machine<'_> {
         let (events, inbox) = mpsc::channel();
         let out = child.0.stdout.take().context("QEMU has no standard output")?;
         let err = child.0.stderr.take().context("QEMU has no standard error")?;
-        let (word, echo) = (self.word.to_owned(), self.echo);
+        let (word, (echo, echo_errors)) = (self.word.to_owned(), self.echo);
         let out = {
             let (word, events) = (word.clone(), events.clone());
             thread::spawn(move || read_port(out, &word, echo.then(std::io::stdout), &events))
         };
-        let err = thread::spawn(move || read_port(err, &word, echo.then(std::io::stderr), &events));
+        let err = thread::spawn(move || read_port(err, &word, echo_errors.then(std::io::stderr), &events));
 
         let (mut ready, mut code, mut exits, mut closed) = (None, 0, 0, 0);
         let verdict = loop {

@@ -128,7 +128,7 @@ pub(super) fn all(link: &Link) -> Vec<Case> {
                 |case: &Case| case.program == "ibv_rc_pingpong" && case.has("-c") || case.program == "rping";
             cases.into_iter().map(|case| if represents(&case) { case } else { case.slow() }).collect()
         }
-        Kind::Kernel { loss } => [verbs::kernel(loss), perf::kernel(loss), manager::kernel()].concat(),
+        Kind::Kernel { loss } => [verbs::kernel(loss), perf::kernel(loss), manager::kernel(loss)].concat(),
     }
 }
 
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn no_line_stands_twice_in_a_list() {
-        let kernel = |loss| [verbs::kernel(loss), perf::kernel(loss), manager::kernel()].concat();
+        let kernel = |loss| [verbs::kernel(loss), perf::kernel(loss), manager::kernel(loss)].concat();
         let host = [verbs::info(), verbs::pingpongs(), perf::all(), manager::all(), misuse::all()].concat();
         for list in [host, [verbs::some(), perf::some(), manager::all()].concat(), kernel(0), kernel(1)] {
             let mut lines: Vec<String> = list.iter().map(Case::line).collect();
