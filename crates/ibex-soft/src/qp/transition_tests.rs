@@ -84,3 +84,81 @@ fn a_wrong_current_state_is_refused() {
     let attr = ibv_qp_attr { cur_qp_state: RTR, ..legal() };
     assert_eq!(attempt(RTS, RTS, CUR, attr), Err(Refusal::CurrentState(RTS)));
 }
+
+/// Names of the attributes in a mask, in the order of their bits.
+fn names(mask: ibv_qp_attr_mask) -> String {
+    let all = [
+        (CUR, "CUR"),
+        (NOTIFY, "NOTIFY"),
+        (ACCESS, "ACCESS"),
+        (PKEY, "PKEY"),
+        (PORT, "PORT"),
+        (QKEY, "QKEY"),
+        (AV, "AV"),
+        (MTU, "MTU"),
+        (TIMEOUT, "TIMEOUT"),
+        (RETRY, "RETRY"),
+        (RNR, "RNR"),
+        (RQ_PSN, "RQ_PSN"),
+        (QP_RD, "QP_RD"),
+        (RNR_TIMER, "RNR_TIMER"),
+        (SQ_PSN, "SQ_PSN"),
+        (DEST_RD, "DEST_RD"),
+        (DEST, "DEST"),
+    ];
+    let known = all.iter().fold(NONE, |sum, (bit, _)| sum | *bit);
+    assert_eq!(mask & !known, NONE, "an attribute without a name");
+    let named: Vec<&str> = all.iter().filter(|(bit, _)| mask.contains(*bit)).map(|(_, name)| *name).collect();
+    named.join(" ")
+}
+
+/// The specification's tables, without what this device does not offer: alternate paths and migration.
+#[test]
+fn every_row_is_that_of_the_specification() {
+    let table = "\
+RC RESET>INIT: ACCESS PKEY PORT;
+RC INIT>INIT: ; ACCESS PKEY PORT
+RC INIT>RTR: AV MTU RQ_PSN RNR_TIMER DEST_RD DEST; ACCESS PKEY
+RC RTR>RTS: TIMEOUT RETRY RNR QP_RD SQ_PSN; CUR ACCESS RNR_TIMER
+RC RTS>RTS: ; CUR ACCESS RNR_TIMER
+RC RTS>SQD: ; NOTIFY
+RC SQD>RTS: ; CUR ACCESS RNR_TIMER
+RC SQD>SQD: ; ACCESS PKEY PORT AV TIMEOUT RETRY RNR QP_RD RNR_TIMER DEST_RD
+UC RESET>INIT: ACCESS PKEY PORT;
+UC INIT>INIT: ; ACCESS PKEY PORT
+UC INIT>RTR: AV MTU RQ_PSN DEST; ACCESS PKEY
+UC RTR>RTS: SQ_PSN; CUR ACCESS
+UC RTS>RTS: ; CUR ACCESS
+UC RTS>SQD: ; NOTIFY
+UC SQD>RTS: ; CUR ACCESS
+UC SQD>SQD: ; ACCESS PKEY AV
+UC SQE>RTS: ; CUR ACCESS
+UD RESET>INIT: PKEY PORT QKEY;
+UD INIT>INIT: ; PKEY PORT QKEY
+UD INIT>RTR: ; PKEY QKEY
+UD RTR>RTS: SQ_PSN; CUR QKEY
+UD RTS>RTS: ; CUR QKEY
+UD RTS>SQD: ; NOTIFY
+UD SQD>RTS: ; CUR QKEY
+UD SQD>SQD: ; PKEY QKEY
+UD SQE>RTS: ; CUR QKEY";
+    let mut found = Vec::new();
+    for (service, name) in [(IBV_QPT_RC, "RC"), (IBV_QPT_UC, "UC"), (IBV_QPT_UD, "UD")] {
+        for from in STATES {
+            for to in STATES {
+                let Some(rule) = rule(service, from, to) else { continue };
+                if to == RESET || to == ERR {
+                    assert_eq!((rule.required, rule.optional), (NONE, NONE));
+                    continue;
+                }
+                let row = format!("{name} {from}>{to}: {}; {}", names(rule.required), names(rule.optional));
+                found.push(row.trim_end().to_owned());
+            }
+        }
+        for from in STATES {
+            assert!(rule(service, from, RESET).is_some() && rule(service, from, ERR).is_some());
+        }
+    }
+    assert_eq!(found, table.lines().collect::<Vec<_>>());
+    assert_eq!(rule(ibex_sys::IBV_QPT_RAW_PACKET, RESET, INIT), None);
+}
