@@ -86,7 +86,7 @@ impl Requester {
             self.after_progress(now, self.una - before);
         }
         if self.una < to {
-            self.go_back_for_loss(out);
+            self.go_back_for_loss(now, out);
             return false;
         }
         true
@@ -187,13 +187,20 @@ impl Requester {
     }
 
     /// Something at `una` is missing although what follows was received.
-    pub(crate) fn go_back_for_loss(&mut self, out: &mut Output) {
-        if self.went_back_at == Some(self.una) || self.retry.in_rnr_wait() {
+    pub(crate) fn go_back_for_loss(&mut self, now: Nanos, out: &mut Output) {
+        if self.retry.in_rnr_wait() {
+            return;
+        }
+        if self.went_back_at == Some(self.una) {
+            if self.has_had_time(now) {
+                self.go_back_again(now);
+            }
             return;
         }
         self.went_back_at = Some(self.una);
         self.window.on_loss();
         self.retransmit(out);
+        self.recovery.since = now;
     }
 
     /// Goes back if a retry is left, and gives up otherwise.

@@ -17,7 +17,7 @@
 use crate::Nanos;
 use crate::output::Output;
 use crate::requester::Requester;
-use crate::{SendOp, WcStatus};
+use crate::WcStatus;
 
 /// A burst longer than this means that going back costs less than finding the gap's end.
 const LONGEST: u64 = 64;
@@ -46,8 +46,8 @@ pub(crate) struct Recovery {
     is_probe: bool,
     /// The end of the last burst, known or not. Up to here, what the peer says is missing is on its way.
     end: u64,
-    /// When the burst was begun.
-    since: Nanos,
+    /// When the last repair was begun.
+    pub(crate) since: Nanos,
     /// The window shrinks once for all that was in flight up to here.
     shrunk_up_to: u64,
 }
@@ -92,9 +92,7 @@ impl Requester {
             return;
         }
         if self.went_back_at == Some(self.una) || self.una < self.recovery.end {
-            // An answer to what was sent before the repair, unless that has had the time for a round trip.
-            let answered = self.retry.round_trip().is_some_and(|span| now >= self.recovery.since + 2 * span);
-            if answered && self.can_burst() {
+            if self.has_had_time(now) && self.can_burst() {
                 self.begin_counted_burst(now, out);
             }
             return;
@@ -123,7 +121,7 @@ impl Requester {
             Peer::Keeps | Peer::Unknown { .. } => recovery.burst = 1,
         }
         if go_back || !self.can_burst() {
-            return self.go_back_for_loss(out);
+            return self.go_back_for_loss(now, out);
         }
         self.went_back_at = Some(self.una);
         if self.una >= self.recovery.shrunk_up_to && (follows_burst || !self.window.forgives(self.una)) {
@@ -131,6 +129,20 @@ impl Requester {
             self.recovery.shrunk_up_to = self.high;
         }
         self.begin_counted_burst(now, out);
+    }
+
+    /// Whether the answer to the last repair should have come, so that what comes now is not from before it.
+    pub(crate) fn has_had_time(&self, now: Nanos) -> bool {
+        self.retry.round_trip().is_some_and(|span| now >= self.recovery.since + 2 * span)
+    }
+
+    /// Goes back without a reason that counts: the retry counter and the timeout do not notice.
+    pub(crate) fn go_back_again(&mut self, now: Nanos) {
+        let deadline = self.retry.deadline();
+        self.go_back();
+        self.retry.resume(deadline);
+        self.retry.hasten_probe(now);
+        self.recovery.since = now;
     }
 
     /// Begins a burst if a retry is left, and gives up otherwise.
@@ -188,12 +200,13 @@ impl Requester {
 
     /// Nothing has been heard for a while: sends the oldest packet again, which the peer answers in any case.
     pub(crate) fn probe(&mut self, now: Nanos, out: &mut Output) {
-        let front = self.sq.front().map(|entry| entry.wqe.op);
-        let is_message = matches!(front, Some(SendOp::Send { .. } | SendOp::Write { .. }));
-        if !is_message || self.retry.in_rnr_wait() || !self.can_burst() {
+        if self.retry.in_rnr_wait() {
             return;
         }
         out.counters.probes += 1;
+        if !self.can_burst() {
+            return self.go_back_again(now);
+        }
         self.recovery.burst = 1;
         self.begin_burst(now);
         self.recovery.is_probe = true;

@@ -44,9 +44,9 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// A local operation whose turn has not come.
+    /// A local operation whose turn has not come, or that has failed and waits to be the oldest.
     pub(crate) fn is_local_and_waits(&self) -> bool {
-        self.wqe.op.is_local() && self.local.is_none()
+        self.wqe.op.is_local() && self.local != Some(Ok(()))
     }
 }
 

@@ -162,6 +162,16 @@ impl Retry {
         self.timed_end = NEVER;
     }
 
+    /// When the transport timer expires.
+    pub(crate) fn deadline(&self) -> Option<Nanos> {
+        self.deadline
+    }
+
+    /// Lets the transport timer go on as if it had not been [disarmed](Retry::disarm).
+    pub(crate) fn resume(&mut self, deadline: Option<Nanos>) {
+        self.deadline = deadline;
+    }
+
     /// Whether the transport timer has expired. If so the next one is longer.
     pub(crate) fn expired(&mut self, now: Nanos) -> bool {
         let expired = self.deadline.is_some_and(|deadline| deadline <= now);

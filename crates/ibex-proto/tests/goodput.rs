@@ -82,3 +82,13 @@ fn a_peer_that_drops_what_came_too_soon_is_not_waited_for() {
         assert!(many.goodput > 0.2 && many.overhead < 1.3, "{many:?}");
     }
 }
+
+#[test]
+fn lost_read_data_is_asked_for_without_a_timeout() {
+    let op = SendOp::Read { rkey: KEY, va: ibex_proto::sim::BASE };
+    for seed in 0..2 {
+        let lossy = transfer(op, 10_000, Tuning::default(), seed);
+        println!("{lossy:?}");
+        assert!(lossy.goodput > 0.1, "{lossy:?}");
+    }
+}

@@ -126,3 +126,16 @@ fn flushed_when_not_reached() {
     world.drain();
     assert_eq!(world.ends[A].send_statuses(), [WcStatus::WR_FLUSH_ERR; 2]);
 }
+
+#[test]
+fn a_failure_survives_the_repair_of_a_loss_before_it() {
+    let mut world = pair(EndConfig::default());
+    drop_first(&mut world, |seen| seen.opcode == Opcode::RC_WRITE_FIRST);
+    world.post(A, write(0), pattern(1000));
+    world.post(A, invalidate(), Vec::new());
+    world.post(A, write(8), pattern(4));
+    world.run(SOON);
+    let statuses = [WcStatus::SUCCESS, WcStatus::MW_BIND_ERR, WcStatus::WR_FLUSH_ERR];
+    assert_eq!(world.ends[A].send_statuses(), statuses);
+    assert_eq!(world.ends[A].qp.counters().timeouts, 0);
+}
