@@ -238,8 +238,9 @@ pub unsafe extern "C" fn ibv_rereg_mr(
         Ok(()) => 0,
         Err(errno) => {
             set_errno(errno);
-            let input = errno == libc::EINVAL || errno == libc::EFAULT;
-            if input { IBV_REREG_MR_ERR_INPUT.0 } else { IBV_REREG_MR_ERR_CMD.0 }
+            // By the manual the first means that the region is as it was, the second that it is not to be used.
+            let intact = errno != libc::EIO;
+            if intact { IBV_REREG_MR_ERR_INPUT.0 } else { IBV_REREG_MR_ERR_CMD.0 }
         }
     }
 }
