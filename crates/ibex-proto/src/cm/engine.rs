@@ -214,6 +214,7 @@ impl Cm {
     pub fn is_idle(&self) -> bool {
         self.table.len() == 0
             && self.sidrs.is_empty()
+            && self.sidr_names.is_empty()
             && self.transmits.is_empty()
             && self.events.is_empty()
             && self.timers.first().is_none()

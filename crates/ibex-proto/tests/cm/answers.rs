@@ -239,3 +239,17 @@ fn a_refusal_of_linux() {
     assert_eq!(reason(pair.a.poll_event()), RejectReason::CONSUMER_DEFINED);
     assert_eq!(pair.a.state(a), Some(ConnState::Timewait));
 }
+
+#[test]
+fn callers_that_give_up_leave_the_backlog() {
+    let mut pair = Pair::new();
+    for qpn in 1..=10 {
+        let mut asked = params();
+        asked.qpn = Qpn::new(qpn);
+        let (a, _) = pair.asked_with(&asked);
+        pair.a.release(pair.now, a);
+        pair.deliver();
+        assert_eq!(reason(pair.b.poll_event()), RejectReason::TIMEOUT);
+    }
+    assert_eq!(pair.b.counters().overflow, 0);
+}

@@ -63,7 +63,10 @@ fn one_question_one_answer() {
     pair.at_a(&rep);
     pair.quiet();
     assert!(pair.a.is_idle());
+    // Later the same question is a new one.
     pair.idle();
+    pair.at_b(&req);
+    assert!(matches!(pair.b.poll_event(), Some(Event::SidrRequest { .. })));
 }
 
 #[test]
