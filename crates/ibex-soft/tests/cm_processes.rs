@@ -9,6 +9,7 @@
 mod support;
 
 use std::net::UdpSocket;
+use std::time::{Duration, Instant};
 
 use ibex_sys::*;
 use support::cm::*;
@@ -238,6 +239,11 @@ fn a_killed_process_is_noticed_by_who_sends() {
     let service = connect(&mut server, A, &mut client);
     server.kill();
     assert_eq!(client.order(SEND, &[1]), u64::from(IBV_WC_RETRY_EXC_ERR.0));
+    // Of a process that is gone the end is agreed to at once.
+    let start = Instant::now();
+    assert_eq!(client.order(DISCONNECT, &[]), 0);
+    client.expect(RDMA_CM_EVENT_DISCONNECTED);
+    assert!(start.elapsed() < Duration::from_secs(5));
     client.order(RELEASE, &[]);
     client.call(A, service);
     assert_eq!(client.expect(RDMA_CM_EVENT_REJECTED), 8, "its listener went with it");

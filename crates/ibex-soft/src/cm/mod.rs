@@ -26,7 +26,7 @@ mod event;
 mod id;
 mod ports;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,8 +59,12 @@ const INBOX: usize = 1024;
 /// Shorter than the 100 ms after which callers like us repeat their request.
 const GRACE: Nanos = 80_000_000;
 
-/// Requests that may wait so; those beyond are refused at once.
-const KEPT: usize = 256;
+/// How long a request waits for room in its listener's mailbox, which holds ten datagrams by default
+/// (`net.unix.max_dgram_qlen`): a thread takes some 50 µs to wake, and longer on a crowded machine.
+const FULL: Nanos = 300_000;
+
+/// Requests that may wait so; those beyond are refused, or dropped, at once.
+const KEPT: usize = 1024;
 
 /// The service of a NIC.
 pub(crate) struct Service {
@@ -100,8 +104,10 @@ struct Inner {
     services: HashMap<ServiceId, ListenerId>,
     /// Requests no identifier was made for yet: their listener, and what happened to them meanwhile.
     pending: HashMap<ConnId, (Arc<Id>, Vec<What>)>,
-    /// Requests that nobody listens for, and when they are refused, soonest first.
-    kept: VecDeque<(Nanos, Letter)>,
+    /// Requests that wait for a listener: by when to look for one and a number of their own; when they came.
+    kept: BTreeMap<(Nanos, u64), (Nanos, Letter)>,
+    /// Letters kept so far.
+    letters: u64,
     /// When a timer of the NIC will look here; `Nanos::MAX` if none will.
     timer: Nanos,
     /// Sequence number of the last datagram.
@@ -120,7 +126,8 @@ impl Service {
             listeners: HashMap::new(),
             services: HashMap::new(),
             pending: HashMap::new(),
-            kept: VecDeque::new(),
+            kept: BTreeMap::new(),
+            letters: 0,
             timer: Nanos::MAX,
             psn: random() as u32,
         };
@@ -170,10 +177,9 @@ impl Service {
                 let owner = Route::of(letter.mad()).map_or(Owner::Here, |route| inner.owner(nic, route));
                 match owner {
                     Owner::Here => inner.handle(now, &letter),
-                    // Lost, if its owner is gone or does not keep up; its sender repeats it.
+                    // What its owner does not keep up with is lost, and repeated by its sender.
                     Owner::Slot(slot) => drop(nic.wire.relay(slot, letter.from.ip(), &letter.packet[..])),
-                    Owner::Listener(service) if post(&nic.wire, service, &letter) => {}
-                    Owner::Listener(_) => inner.keep(now, letter),
+                    Owner::Listener(service) => inner.pass(nic, now, service, letter, now),
                 }
             }
         });
@@ -185,7 +191,7 @@ impl Service {
         self.run(nic, |inner, now| {
             inner.timer = Nanos::MAX;
             inner.cm.handle_timeout(now);
-            inner.answer_kept(nic, now);
+            inner.pass_kept(nic, now);
         });
     }
 
@@ -233,7 +239,9 @@ impl Inner {
             Route::Connection(id) => {
                 // The upper ten bits, by which the state machine was told to begin its names.
                 let slot = (id.0 >> 22) as u16;
-                if slot == 0 || nic.wire.owns(slot) { Owner::Here } else { Owner::Slot(slot) }
+                // Of a process that is gone nothing is known, which is what the state machine answers here, too.
+                let ours = slot == 0 || nic.wire.owns(slot) || !nic.wire.alive(slot);
+                if ours { Owner::Here } else { Owner::Slot(slot) }
             }
             // A caller that gave up before it was answered: it is taken for silent a little later.
             Route::Unnamed(_) => Owner::Here,
@@ -250,7 +258,7 @@ impl Inner {
             let Some(transmit) = self.cm.poll_transmit() else { break };
             self.transmit(nic, now, &transmit, &mut outgoing);
         }
-        let kept = self.kept.front().map(|&(due, _)| due);
+        let kept = self.kept.first_key_value().map(|(&(due, _), _)| due);
         let due = self.cm.poll_timeout().into_iter().chain(kept).min().unwrap_or(Nanos::MAX);
         if due < self.timer {
             nic.timer(self.timer, due, QPN);
@@ -279,8 +287,7 @@ impl Inner {
         let (from, to) = (transmit.local, transmit.remote);
         let letter = Letter { from, to, from_qpn: Qpn::new(QPN), packet: Box::new(packet) };
         match owner {
-            Owner::Listener(service) if post(&nic.wire, service, &letter) => {}
-            Owner::Listener(_) => self.keep(now, letter),
+            Owner::Listener(service) => self.pass(nic, now, service, letter, now),
             _ => self.handle(now, &letter),
         }
     }
@@ -290,23 +297,32 @@ impl Inner {
         self.cm.handle_mad(now, letter.from, letter.to, letter.from_qpn, letter.mad());
     }
 
-    /// Keeps a request that nobody listens for. The state machine will refuse it.
-    fn keep(&mut self, now: Nanos, letter: Letter) {
-        if self.kept.len() < KEPT {
-            self.kept.push_back((now.saturating_add(GRACE), letter));
-        } else {
-            self.handle(now, &letter);
-        }
+    /// Passes a request that came at `came` on to its listener, or keeps it for a while.
+    fn pass(&mut self, nic: &Nic, now: Nanos, service: ServiceId, letter: Letter, came: Nanos) {
+        let posted = post(&nic.wire, service, &letter);
+        let late = self.kept.len() >= KEPT || now.saturating_sub(came) >= GRACE;
+        let again = match posted {
+            Posted::Passed => return,
+            // The state machine refuses it.
+            Posted::Nobody if late => return self.handle(now, &letter),
+            Posted::Nobody => GRACE,
+            // Lost, and repeated by its sender.
+            Posted::Full if late => return,
+            Posted::Full => FULL,
+        };
+        self.letters += 1;
+        self.kept.insert((now.saturating_add(again), self.letters), (came, letter));
     }
 
-    /// Looks once more for who listens for what was kept, and refuses the rest.
-    fn answer_kept(&mut self, nic: &Nic, now: Nanos) {
-        while self.kept.front().is_some_and(|&(due, _)| due <= now) {
-            let Some((_, letter)) = self.kept.pop_front() else { return };
-            let owner = Route::of(letter.mad()).map(|route| self.owner(nic, route));
-            let passed = matches!(owner, Ok(Owner::Listener(service)) if post(&nic.wire, service, &letter));
-            if !passed {
-                self.handle(now, &letter);
+    /// Looks once more for who listens for what was kept.
+    fn pass_kept(&mut self, nic: &Nic, now: Nanos) {
+        while let Some(first) = self.kept.first_entry()
+            && first.key().0 <= now
+        {
+            let (came, letter) = first.remove();
+            match Route::of(letter.mad()).map(|route| self.owner(nic, route)) {
+                Ok(Owner::Listener(service)) => self.pass(nic, now, service, letter, came),
+                _ => self.handle(now, &letter),
             }
         }
     }
@@ -397,11 +413,22 @@ fn push(id: &Arc<Id>, what: What) {
     id.channel().push(Queued { id: id.clone(), what });
 }
 
-/// Passes a request on to the listener of a service; false if there is none on this address.
-fn post(wire: &Wire, service: ServiceId, letter: &Letter) -> bool {
-    let sent = wire.post(&ports::mailbox(service), letter.from.ip(), &letter.packet[..]);
-    // A full mailbox is a lost datagram, which its sender repeats.
-    !sent.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+/// What became of a request that was passed on.
+enum Posted {
+    Passed,
+    /// The listener does not keep up.
+    Full,
+    /// Nobody listens on this address.
+    Nobody,
+}
+
+/// Passes a request on to the listener of a service.
+fn post(wire: &Wire, service: ServiceId, letter: &Letter) -> Posted {
+    match wire.post(&ports::mailbox(service), letter.from.ip(), &letter.packet[..]) {
+        Ok(()) => Posted::Passed,
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Posted::Nobody,
+        Err(_) => Posted::Full,
+    }
 }
 
 /// A datagram as a packet.

@@ -124,6 +124,12 @@ impl Wire {
         tx::patiently(|| self.send_to_slot(slot, &header, packet))
     }
 
+    /// Whether a process owns `slot`. It is told our port, which does no harm.
+    pub(crate) fn alive(&self, slot: u16) -> bool {
+        let told = self.slots().first().map(|first| self.greet(first, slot, false));
+        !told.is_some_and(|told| told.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+    }
+
     /// The header of a packet that is passed on, its ICRC checked and gone.
     fn letter(&self, source: IpAddr, packet: &[u8]) -> Header {
         Header {
