@@ -10,6 +10,7 @@ pub mod cm;
 pub mod data;
 pub mod device;
 pub mod events;
+pub mod extended;
 pub mod failure;
 pub mod modify;
 pub mod ownership;
@@ -22,6 +23,7 @@ pub mod srq;
 pub mod states;
 pub mod teardown;
 pub mod threads;
+pub mod windows;
 pub mod uc;
 pub mod ud;
 
@@ -43,6 +45,8 @@ pub fn all() -> Vec<Case> {
         teardown::cases(),
         posting::cases(),
         requests::cases(),
+        extended::cases(),
+        windows::cases(),
         threads::cases(),
         remote::cases(),
         processes::cases(),

@@ -83,6 +83,21 @@ impl Region {
         self.base.as_ptr() as u64
     }
 
+    /// The C object.
+    pub(super) fn as_ptr(&self) -> *mut ibv_mr {
+        self.mr
+    }
+
+    /// Tries to deregister the region while windows are bound to it.
+    ///
+    /// # Panics
+    /// When the device agrees.
+    pub fn deregister_must_fail(&self) {
+        // SAFETY: a live region; a window of the caller's is bound to it, so that the device has to refuse.
+        let done = unsafe { self.pd.dereg_mr(self.mr) };
+        assert!(done.is_err(), "a region with a window bound to it was deregistered");
+    }
+
     /// The local key.
     pub fn lkey(&self) -> u32 {
         // SAFETY: ibv_reg_mr(3): the handle is valid until ibv_dereg_mr.

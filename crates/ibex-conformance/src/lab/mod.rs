@@ -1,5 +1,7 @@
 //! Verbs objects for tests, through the C interface: exact statuses, states and refusals, with no policy in between.
 //!
+//! Extended queues and queue pairs are in `extended`, memory windows in `window`.
+//!
 //! Owns the device under test ([`Lab`]), objects that are destroyed in the right order ([`Pd`], [`Region`], [`Cq`],
 //! [`Qp`]), work requests as values ([`Send`], [`Recv`]) and a pair of connected nodes ([`Pair`]). Holds no case.
 //!
@@ -9,22 +11,26 @@
 
 pub mod cm;
 mod device;
+mod extended;
 mod memory;
 mod node;
 mod queue;
 pub mod safe;
 mod service;
 mod tracked;
+mod window;
 mod work;
 
 use std::time::Duration;
 
 pub use device::{Lab, Pd};
+pub use extended::Seen;
 pub use memory::{Region, pattern};
 pub use node::{LinkOptions, Node, NodeOptions, Pair};
 pub use queue::{Cq, Qp};
 pub use service::{Ah, GRH, QKEY, Srq};
 pub use tracked::{Freed, Tracked};
+pub use window::Window;
 pub use work::{Recv, Send, Sge, gid_bytes, imm_data};
 
 /// How long a completion may take. An emulated machine needs tens of milliseconds for a round trip, and retries

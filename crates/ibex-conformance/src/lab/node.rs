@@ -247,6 +247,19 @@ impl Pair {
     }
 }
 
+impl Pair {
+    /// Connects two nodes that were made another way.
+    pub fn connect(lab: &Lab, a: Node, b: Node) -> Self {
+        let link = LinkOptions::default();
+        let (_, gid) = lab.gid();
+        a.to_init(&link);
+        b.to_init(&link);
+        a.to_rts(&link, b.qp.num(), gid);
+        b.to_rts(&link, a.qp.num(), gid);
+        Self { a, b }
+    }
+}
+
 /// A link that gives up soon: for cases in which the peer is gone.
 impl LinkOptions {
     /// Few, short retries.

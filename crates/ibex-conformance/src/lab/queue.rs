@@ -64,6 +64,14 @@ impl Cq {
         Ok(Self { inner: Arc::new(CqInner { cq, channel, lab: lab.clone() }) })
     }
 
+    /// Takes over a queue without a channel that was created another way.
+    ///
+    /// # Safety
+    /// `cq` is live, of this device, and nobody else destroys it.
+    pub(super) unsafe fn adopt(lab: &Lab, cq: *mut ibv_cq) -> Self {
+        Self { inner: Arc::new(CqInner { cq, channel: std::ptr::null_mut(), lab: lab.clone() }) }
+    }
+
     /// The C object.
     pub fn as_ptr(&self) -> *mut ibv_cq {
         self.inner.cq
@@ -253,6 +261,32 @@ impl Qp {
     /// The address of the C object, as asynchronous events name it.
     pub fn address(&self) -> usize {
         self.qp.addr()
+    }
+
+    /// Takes over a queue pair that was created another way.
+    ///
+    /// # Safety
+    /// `qp` is live, made of these objects, and nobody else destroys it.
+    pub(super) unsafe fn adopt(qp: *mut ibv_qp, pd: &Pd, cq: &Cq, cap: ibv_qp_cap) -> Self {
+        Self {
+            qp,
+            pd: pd.clone(),
+            send_cq: cq.clone(),
+            recv_cq: cq.clone(),
+            service: ibex_sys::IBV_QPT_RC,
+            _srq: None,
+            cap,
+        }
+    }
+
+    /// The C object.
+    pub(super) fn as_ptr(&self) -> *mut ibv_qp {
+        self.qp
+    }
+
+    /// The device.
+    pub(super) fn lab(&self) -> &Lab {
+        self.pd.lab()
     }
 
     /// Its number.
