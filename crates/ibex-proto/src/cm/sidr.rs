@@ -53,7 +53,10 @@ impl Cm {
         });
         let mad = Mad { transaction: self.ids.transaction(id), message }.to_bytes();
         let timeout = 2 * code_ns(path.packet_life_time) + code_ns(params.response_timeout);
-        let repeat = Repeat::new(mad, self.config.fast_retry, timeout, params.max_cm_retries);
+        // Not quite as quickly as requests for connections: Linux forgets a question when it has answered it, so one that comes
+        // again just then is a new one to the program there.
+        let fast = self.config.fast_retry.saturating_mul(4);
+        let repeat = Repeat::new(mad, fast, timeout, params.max_cm_retries);
         let at = now + repeat.wait();
         let (local, remote) = (path.local, path.remote);
         self.sidrs.insert(id, Sidr { role: Role::Asking(repeat), local, remote, deadline: None });
