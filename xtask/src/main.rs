@@ -55,6 +55,8 @@ enum Task {
     Soak(soak::Args),
     /// The conformance suite on the kernel's rxe device, in a virtual machine.
     Vm(vm::Args),
+    /// perftest on the software device and on the kernel's rxe, in one boot of the virtual machine.
+    VmBench(vm::bench::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -73,5 +75,6 @@ fn main() -> anyhow::Result<()> {
         Task::Sim(args) => sim::run(&args),
         Task::Soak(args) => soak::run(&args),
         Task::Vm(args) => vm::run(args),
+        Task::VmBench(args) => vm::bench::run(&args),
     }
 }

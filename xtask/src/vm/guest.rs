@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_guests_scripts_are_well_formed() {
-        for name in ["init.sh", "lib.sh", "golden.sh", "cm_golden.sh"] {
+        for name in ["init.sh", "lib.sh", "golden.sh", "cm_golden.sh", "bench.sh"] {
             let path = util::root().join("tests/vm").join(name);
             let status = std::process::Command::new("sh").arg("-n").arg(&path).status();
             assert!(status.unwrap().success(), "{}", path.display());
