@@ -1,13 +1,14 @@
 //! The software RDMA device: a RoCEv2 NIC in Rust, behind the C ABI of libibverbs.
 //!
-//! Owns the device `ibex0`: protection domains, memory regions, completion queues and channels, reliable queue pairs, their
-//! events, and the wire on which they travel. The protocol is `ibex-proto`'s, packet formats `ibex-wire`'s, the C types
-//! `ibex-sys`'s. What the device does not have it refuses (`EOPNOTSUPP`), and reports as absent.
+//! Owns the device `ibex0`: protection domains, memory regions, completion queues and channels, queue pairs (RC, UC, UD),
+//! shared receive queues, address handles, their events, and the links on which they travel. The protocol is
+//! `ibex-proto`'s, packet formats `ibex-wire`'s, the C types `ibex-sys`'s. What the device does not have it refuses
+//! (`EOPNOTSUPP`), and reports as absent.
 //!
 //! ```text
 //!  abi      C functions, structures and return conventions            unsafe: pointers of the program's
 //!   │
-//!  qp  cq  mr  event  device      the objects' rules                  memory   unsafe: the program's memory
+//!  qp  srq  ah  cq  mr  event  device      the objects' rules         memory   unsafe: the program's memory
 //!   │
 //!  nic      who drives: callers, the thread, timers, fork             os       unsafe: a few system calls
 //!   │
@@ -22,9 +23,10 @@
 //! ring, and an event the channel if it was armed. The acknowledgement comes back the same way. No step allocates.
 //!
 //! # Locks
-//! In this order: table of regions (read) → table of queue pairs (read) → queue pair → completion queue → event queue. A
-//! thread takes each table at most once. The engine's lock, tried and never waited for, comes before all of them; the
-//! pool of buffers and the timers are leaves. The program is never called back, and nothing blocks, under any of them.
+//! In this order: table of regions (read) → table of queue pairs (read) → queue pair → shared receive queue → completion
+//! queue → event queue. A thread takes each table at most once. The engine's lock, tried and never waited for, comes
+//! before all of them; the pool of buffers and the timers are leaves. The program is never called back, and nothing
+//! blocks, under any of them.
 //!
 //! # Unsafe code
 //! Only in `abi/*` (what C programs pass), `memory.rs` (memory they registered), and for system calls in `os.rs` and

@@ -1,8 +1,8 @@
 //! Queue pairs: attributes, states, queues, around the transport's state machine.
 //!
-//! Owns what `ibv_modify_qp(3)` and `ibv_query_qp(3)` change and show, posting, and the
-//! error states as the program sees them. Does not own the protocol (`ibex-proto`), nor packets on their way
-//! ([`crate::net`]), nor when a queue pair is driven ([`crate::nic`]).
+//! Owns what `ibv_modify_qp(3)` and `ibv_query_qp(3)` change and show, posting, and the error states as the program sees
+//! them, for RC, UC and UD. Does not own the protocol (`ibex-proto`), nor packets on their way ([`crate::net`]), nor when
+//! a queue pair is driven ([`crate::nic`]), nor requests that wait in a shared receive queue ([`crate::srq`]).
 //!
 //! | file | owns |
 //! |---|---|
@@ -14,8 +14,8 @@
 //! | `far` | one-sided operations on another process's memory |
 //! | `drive` | turning the transport's output into packets, completions, events, timers |
 //!
-//! Locks, always in this order: table of regions (read) → table of queue pairs (read) → queue pair → completion queue →
-//! event queue. Nothing is called back into the program under any of them.
+//! Locks, always in this order: table of regions (read) → table of queue pairs (read) → queue pair → shared receive
+//! queue → completion queue → event queue. Nothing is called back into the program under any of them.
 
 mod direct;
 mod drive;
