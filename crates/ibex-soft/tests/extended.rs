@@ -347,6 +347,19 @@ fn a_moderated_queue_raises_its_event_after_the_count_or_the_period() {
     assert!(begin.elapsed() >= Duration::from_millis(30), "{:?}", begin.elapsed());
     assert_eq!(channel.get(), Some(cq.0));
     assert!(!readable(channel.fd(), 40), "one arming gives one event");
+    // Events by count in between do not disturb the next one's time.
+    moderate(2, 20_000);
+    for _ in 0..5 {
+        cq.arm(false);
+        run(2);
+        assert_eq!(channel.get(), Some(cq.0));
+    }
+    cq.arm(false);
+    let begin = Instant::now();
+    run(1);
+    assert!(readable(channel.fd(), 10_000));
+    assert!(begin.elapsed() >= Duration::from_millis(20), "{:?}", begin.elapsed());
+    assert_eq!(channel.get(), Some(cq.0));
     // Off: at once. What was held back is raised when the setting changes.
     cq.arm(false);
     run(1);

@@ -384,3 +384,81 @@ fn a_failed_local_invalidation_is_an_error_of_the_request() {
         assert_eq!((wc.wr_id, wc.status), (3, IBV_WC_MW_BIND_ERR));
     }
 }
+
+#[test]
+fn an_unreliable_connection_has_windows_too() {
+    let wish = Wish { service: IBV_QPT_UC, ..Wish::default() };
+    let pair = Pair::with(wish, 1 << 16);
+    let region = region(&pair);
+    let mw = Mw::alloc(&pair.b.pd, IBV_MW_TYPE_2);
+    let rkey = bind(&pair.b, &mw, info(&region, 0, 64, WRITE));
+    pair.am.fill(0..64, 8);
+    let write = |wr_id: u64| {
+        pair.a.run(IBV_WR_RDMA_WRITE_WITH_IMM, wr_id, &mut [pair.am.sge(0, 64)], |wr| {
+            wr.wr.rdma = ibv_send_wr_rdma { remote_addr: region.addr(), rkey };
+        });
+        assert_eq!(pair.a.send.success().wr_id, wr_id, "an unreliable sender learns nothing");
+    };
+    pair.b.recv(1, pair.bm.sge(0, 8));
+    write(1);
+    assert_eq!(pair.b.recv.success().wr_id, 1);
+    region.check(0..64, 8, 0);
+    invalidate(&pair.b, rkey);
+    assert_eq!(pair.b.send.success().opcode, IBV_WC_LOCAL_INV);
+    pair.am.fill(0..64, 9);
+    write(2);
+    // Nothing is stored; a loop-back packet takes microseconds.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert!(pair.b.recv.poll().is_none_or(|wc| wc.status != IBV_WC_SUCCESS));
+    region.check(0..64, 8, 0);
+}
+
+/// One end of the test between two processes; the first owns the memory.
+fn process(link: &mut peer::Link, first: bool) {
+    let context = Context::open();
+    let pd = Pd::alloc(&context);
+    let cq = Cq::create(&context, 64, None);
+    let qp = Qp::create(&pd, &cq, &cq, Wish { timeout: 12, retry: 3, ..Wish::default() });
+    let memory = Mr::reg(&pd, 1 << 16, BINDABLE | IBV_ACCESS_REMOTE_WRITE.0 as i32);
+    let other = link.exchange(qp.endpoint(1));
+    qp.connect(other);
+    link.meet();
+    if first {
+        let mw = Mw::alloc(&pd, IBV_MW_TYPE_2);
+        for round in 0..10 {
+            let rkey = bind(&qp, &mw, info(&memory, 64 * round, 64, WRITE | READ));
+            link.put(memory.addr() + 64 * round);
+            link.put(u64::from(rkey));
+            link.meet();
+            memory.check(64 * round as usize..64 * round as usize + 64, round, 0);
+            invalidate(&qp, rkey);
+            assert_eq!(cq.success().opcode, IBV_WC_LOCAL_INV);
+            link.meet();
+        }
+        link.meet();
+    } else {
+        let (mut at, mut rkey) = (0, 0);
+        for round in 0..10 {
+            (at, rkey) = (link.take(), link.take() as u32);
+            memory.fill(0..64, round);
+            write(&qp, &memory, at, rkey, IBV_WC_SUCCESS);
+            link.meet();
+            link.meet();
+        }
+        memory.fill(0..64, 99);
+        write(&qp, &memory, at, rkey, IBV_WC_REM_ACCESS_ERR);
+        link.meet();
+    }
+}
+
+#[test]
+fn windows_between_processes() {
+    match peer::second() {
+        Some(mut link) => process(&mut link, false),
+        None => {
+            let mut other = peer::start("windows_between_processes");
+            process(&mut other.link, true);
+            other.join();
+        }
+    }
+}

@@ -2,6 +2,8 @@
 //!
 //! Owns which `wc_flags` are served and the functions in an `ibv_cq_ex`. The walk itself is [`crate::cq`]'s.
 //!
+//! `ibv_poll_cq` works on an extended queue, too; in the middle of a walk it gets what the walk has not taken.
+//!
 //! Served: everything a classic completion has, and the time of completion, on the device's clock or as time of day. Not
 //! served, since no completion here has it: VLAN tag, flow tag, tag matching. Their readers exist and answer 0.
 //!

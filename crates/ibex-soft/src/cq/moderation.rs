@@ -22,6 +22,8 @@ pub(crate) struct Moderation {
     so_far: u32,
     /// When the event is raised at the latest, on the NIC's clock.
     due: Option<Nanos>,
+    /// Whether the NIC is going to look: at most once at a time, however often events come by count.
+    awaited: bool,
     nic: Weak<Nic>,
     cq: Weak<Cq>,
 }
@@ -49,8 +51,11 @@ impl Moderation {
             // Without a NIC there is nobody to wait for, nor to keep the time.
             let Some(nic) = self.nic.upgrade() else { return true };
             let due = nic.now().saturating_add(self.period);
-            nic.alarm(due, self.cq.clone());
             self.due = Some(due);
+            if !self.awaited {
+                self.awaited = true;
+                nic.alarm(due, self.cq.clone());
+            }
         }
         false
     }
@@ -64,7 +69,15 @@ impl Cq {
         ring.moderation = (count > 1 && period > 0).then(|| {
             let period = Nanos::from(period) * 1000;
             let cq = Arc::downgrade(self);
-            Box::new(Moderation { count: u32::from(count), period, so_far: 0, due: None, nic, cq })
+            Box::new(Moderation {
+                count: u32::from(count),
+                period,
+                so_far: 0,
+                due: None,
+                awaited: false,
+                nic,
+                cq,
+            })
         });
         // What the old setting held back does not wait for the new one.
         if waited && ring.armed != Armed::Not {
@@ -76,10 +89,19 @@ impl Cq {
     pub(crate) fn expire(&self, now: Nanos) {
         let mut ring = self.lock();
         let Some(moderation) = &mut ring.moderation else { return };
-        if moderation.due.is_none_or(|due| due > now) {
-            return;
+        moderation.awaited = false;
+        match moderation.due {
+            None => return,
+            Some(due) if due > now => {
+                // The event it was meant for came by count; this is the next one's time.
+                if let Some(nic) = moderation.nic.upgrade() {
+                    moderation.awaited = true;
+                    nic.alarm(due, moderation.cq.clone());
+                }
+                return;
+            }
+            Some(_) => moderation.due = None,
         }
-        moderation.due = None;
         moderation.so_far = 0;
         if ring.armed != Armed::Not {
             self.raise(&mut ring);
