@@ -51,12 +51,39 @@ enum Armed {
 /// Completions of one queue of one queue pair that wait to be polled. Until then their requests count as outstanding: so a
 /// program that has room for every request of its queues cannot overflow its completion queue by posting.
 #[derive(Debug, Default)]
-pub(crate) struct Unpolled(AtomicUsize);
+pub(crate) struct Unpolled {
+    added: AtomicUsize,
+    taken: AtomicUsize,
+    /// Whether all go to one completion queue, whose lock keeps those that add apart.
+    one_queue: bool,
+}
 
 impl Unpolled {
+    /// None, of a queue whose completions all go to one completion queue.
+    pub(crate) fn of_one_queue() -> Unpolled {
+        Unpolled { one_queue: true, ..Unpolled::default() }
+    }
+
     /// How many.
+    #[inline]
     pub(crate) fn count(&self) -> usize {
-        self.0.load(Ordering::Acquire)
+        // In this order: of what was taken, all was added before.
+        let taken = self.taken.load(Ordering::Acquire);
+        self.added.load(Ordering::Acquire).wrapping_sub(taken)
+    }
+
+    #[inline]
+    fn add(&self) {
+        if self.one_queue {
+            self.added.store(self.added.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        } else {
+            self.added.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    #[inline]
+    fn take(&self) {
+        self.taken.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -77,12 +104,12 @@ impl Entry {
         if !self.owner.as_ref().is_some_and(|old| Arc::ptr_eq(old, owner)) {
             self.owner = Some(owner.clone());
         }
-        owner.0.fetch_add(1, Ordering::AcqRel);
+        owner.add();
     }
 
     fn taken(&self) {
         if let Some(owner) = &self.owner {
-            owner.0.fetch_sub(1, Ordering::AcqRel);
+            owner.take();
         }
     }
 }

@@ -342,7 +342,8 @@ impl Nic {
     /// A caller polls a completion queue.
     #[inline]
     pub(crate) fn polled(&self) {
-        self.polls.fetch_add(1, Ordering::Relaxed);
+        // A count lost to another caller's does not matter: that it changes is what counts.
+        self.polls.store(self.polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// A completion queue was armed: its user may be about to sleep on the channel's descriptor, without polling or

@@ -75,7 +75,7 @@ impl SendQueue {
             max_inline,
             next: 0,
             used: 0,
-            unpolled: Arc::default(),
+            unpolled: Arc::new(Unpolled::of_one_queue()),
         }
     }
 
@@ -224,7 +224,7 @@ impl RecvQueue {
             next: 0,
             used: 0,
             waiting: 0,
-            unpolled: Arc::default(),
+            unpolled: Arc::new(Unpolled::of_one_queue()),
             shared: None,
         }
     }
