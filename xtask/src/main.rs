@@ -12,6 +12,7 @@ mod cost;
 mod dropin;
 mod fuzz;
 mod interop;
+mod scale;
 mod sim;
 mod soak;
 mod util;
@@ -51,6 +52,8 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Random connections over a simulated, faulty network.
     Sim(sim::Args),
+    /// Ten thousand queue pairs between two processes: memory each, cost of a SEND against one pair's.
+    Scale(scale::Args),
     /// Random operations between processes on every link, with faults, processes killed and stopped.
     Soak(soak::Args),
     /// The conformance suite on the kernel's rxe device, in a virtual machine.
@@ -73,6 +76,7 @@ fn main() -> anyhow::Result<()> {
         Task::BenchDevice(args) => bench_device::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Sim(args) => sim::run(&args),
+        Task::Scale(args) => scale::run(&args),
         Task::Soak(args) => soak::run(&args),
         Task::Vm(args) => vm::run(args),
         Task::VmBench(args) => vm::bench::run(&args),
