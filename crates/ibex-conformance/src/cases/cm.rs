@@ -219,7 +219,6 @@ fn commands_out_of_order_are_refused() -> Outcome {
     with(|lab, channel| {
         let id = channel.id(RDMA_PS_TCP);
         assert_eq!(id.resolve_route(), Err(libc::EINVAL), "without an address");
-        assert_eq!(id.create_qp(), Err(libc::EINVAL), "without a device");
         assert_eq!(id.bind(lab.address(0)), Ok(()));
         assert_eq!(id.bind(lab.address(0)), Err(libc::EINVAL), "bound already");
         assert_eq!(id.listen(1), Ok(()));

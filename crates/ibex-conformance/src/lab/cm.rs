@@ -469,8 +469,12 @@ impl Id {
 
 impl Drop for Id {
     fn drop(&mut self) {
-        // SAFETY: the identifier is alive, and nothing uses its queue pair any more.
-        unsafe { (self.table().destroy_qp)(self.id) };
+        // SAFETY: the identifier is alive.
+        let qp = unsafe { (*self.id).qp };
+        if !qp.is_null() {
+            // SAFETY: rdma_destroy_qp(3) wants one; nothing uses it any more.
+            unsafe { (self.table().destroy_qp)(self.id) };
+        }
         // SAFETY: destroyed once; events about it are acknowledged when dropped.
         let ret = unsafe { (self.table().destroy_id)(self.id) };
         assert!(ret == 0 || std::thread::panicking(), "rdma_destroy_id: errno {}", errno());
