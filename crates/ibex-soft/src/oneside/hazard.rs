@@ -27,7 +27,7 @@ const WORD: usize = 8;
 pub(super) const SIZE: usize = LINES * WORDS * WORD;
 
 /// How long a peer may take for a copy before it counts as stopped. The longest message, 2^30 bytes, takes a fifth of a second.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 3000 });
 
 /// Looks at the words before the first pause: most copies take less than a microsecond.
 const LOOKS: u32 = 200;

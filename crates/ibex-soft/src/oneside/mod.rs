@@ -26,6 +26,8 @@ mod hazard;
 mod life;
 mod reach;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::io;
