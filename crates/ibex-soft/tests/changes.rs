@@ -116,9 +116,11 @@ fn a_completion_queue_is_resized_with_what_it_holds() {
     assert!(context.event(0).is_none());
 }
 
-/// The kinds of events that come, in order.
+/// The kinds of events that come, in order; the first may take its time.
 fn kinds(context: &Context) -> Vec<ibv_event_type> {
-    std::iter::from_fn(|| context.event(100)).map(|event| event.event_type).collect()
+    let first = context.event(5000);
+    let others = std::iter::from_fn(|| context.event(100));
+    first.into_iter().chain(others).map(|event| event.event_type).collect()
 }
 
 #[test]
@@ -139,8 +141,8 @@ fn datagrams_that_overrun_a_completion_queue_end_their_queue_pair() {
         });
         acq.success();
     }
-    assert_eq!(bcq.success().wr_id, 0);
     assert_eq!(kinds(&context), [IBV_EVENT_CQ_ERR, IBV_EVENT_QP_FATAL]);
+    assert_eq!(bcq.success().wr_id, 0);
     assert_eq!((a.state(), b.state()), (IBV_QPS_RTS, IBV_QPS_ERR));
 }
 
@@ -168,9 +170,8 @@ fn a_shared_queue_survives_the_overrun_of_one_completion_queue() {
         // The second may be acknowledged before the queue pair is found to have failed, or not.
         acq.wait();
     }
-    assert_eq!(small.success().wr_id, 0);
     assert_eq!(kinds(&context), [IBV_EVENT_CQ_ERR, IBV_EVENT_QP_FATAL, IBV_EVENT_QP_LAST_WQE_REACHED]);
-    assert_eq!(b.state(), IBV_QPS_ERR);
+    assert_eq!((small.success().wr_id, b.state()), (0, IBV_QPS_ERR));
     c.send_one(9, memory.sge(64, 8));
     assert_eq!(acq.success().wr_id, 9);
     assert_eq!((large.success().wr_id, d.state()), (2, IBV_QPS_RTS));
