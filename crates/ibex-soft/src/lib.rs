@@ -22,11 +22,16 @@
 //! the queue pair, whose payload goes from the receive buffer straight to the program's memory; a completion enters the
 //! ring, and an event the channel if it was armed. The acknowledgement comes back the same way. No step allocates.
 //!
+//! Shorter ways, for what plainly succeeds: between queue pairs of one process the call that posts also delivers
+//! (`qp/direct`); WRITE, READ and atomics on another process of the host are carried out by the caller on that process's
+//! memory (`oneside`). Everything else goes as packets, through shared memory if the peer is on this host (`host`).
+//!
 //! # Locks
 //! In this order: table of regions (read) → table of queue pairs (read) → queue pair → shared receive queue → completion
-//! queue → event queue. A thread takes each table at most once. The engine's lock, tried and never waited for, comes
-//! before all of them; the pool of buffers and the timers are leaves. The program is never called back, and nothing
-//! blocks, under any of them.
+//! queue → event queue. A thread takes each table at most once, and two queue pairs at most, the lower number first. The
+//! engine's lock, tried and never waited for, comes before all of them; the pool of buffers and the timers are leaves. The
+//! program is never called back, and nothing blocks, under any of them; only taking back what another process of the host
+//! works on just now waits for it.
 //!
 //! # Unsafe code
 //! Only in `abi/*` (what C programs pass), `memory.rs` (memory they registered), and for system calls in `os.rs` and
