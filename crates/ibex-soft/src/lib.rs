@@ -43,7 +43,7 @@
 //! | `IBEX_SOFT_ADDR`, `IBEX_SOFT_NETDEV` | where the device stands; the default, 127.0.0.1, is reachable from this host only |
 //! | `IBEX_SOFT_STATS` | if set, the link's counters go to stderr when the device is closed |
 //!
-//! More, for the link, in `net/config.rs`.
+//! More, for the link, in `net/config.rs`. A program may set the same by [`Settings`].
 
 pub mod abi;
 mod ah;
@@ -60,7 +60,9 @@ mod nic;
 mod oneside;
 mod os;
 mod qp;
+mod settings;
 mod srq;
 
 pub use abi::cm::cm;
 pub use abi::verbs;
+pub use settings::{Link, Settings, SettingsError};

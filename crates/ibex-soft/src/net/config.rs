@@ -208,6 +208,10 @@ fn ib_mtu(link: usize, address: IpAddr) -> usize {
 }
 
 fn variable(name: &'static str) -> Result<Option<String>, NetError> {
+    // What the program has set comes before its environment.
+    if let Some(text) = crate::settings::installed(name) {
+        return Ok(Some(text));
+    }
     match std::env::var(name) {
         Ok(text) if text.trim().is_empty() => Ok(None),
         Ok(text) => Ok(Some(text.trim().to_owned())),
