@@ -118,13 +118,13 @@ pub use qp::{
 pub use stats::{Leaks, leaks};
 pub use wc::{CompletionError, Fault, Opcode, Status, WorkCompletion};
 
-/// States of a [`QueuePair`] as types.
 /// Settings of the built-in software device: address, links, faults, packet capture. See [`soft::Settings`].
 #[cfg(feature = "soft")]
 pub mod soft {
     pub use ibex_soft::{Link, Settings, SettingsError};
 }
 
+/// States of a [`QueuePair`] as types.
 pub mod state {
     pub use crate::qp::{Init, Rtr, Rts, State};
 }
