@@ -1,6 +1,6 @@
 //! The software RDMA device: a RoCEv2 NIC in Rust, behind the C ABI of libibverbs.
 //!
-//! Owns the device `ibex0`: protection domains, memory regions, completion queues and channels, queue pairs (RC, UC, UD),
+//! Owns the device `ibex0`: protection domains, memory regions and windows, completion queues and channels, queue pairs (RC, UC, UD),
 //! shared receive queues, address handles, their events, and the links on which they travel. The protocol is
 //! `ibex-proto`'s, packet formats `ibex-wire`'s, the C types `ibex-sys`'s. What the device does not have it refuses
 //! (`EOPNOTSUPP`), and reports as absent.
@@ -28,10 +28,11 @@
 //!
 //! # Locks
 //! In this order: table of regions (read) → table of queue pairs (read) → queue pair → shared receive queue → completion
-//! queue → event queue. A thread takes each table at most once, and two queue pairs at most, the lower number first. The
-//! engine's lock, tried and never waited for, comes before all of them; the pool of buffers and the timers are leaves. The
-//! program is never called back, and nothing blocks, under any of them; only taking back what another process of the host
-//! works on just now waits for it.
+//! queue → event queue. A window's lock comes after the queue pair's, for the length of one copy; the gate of an extended
+//! object (`gate`) comes before everything, and is held while the program runs. A thread takes each table at most once, and
+//! two queue pairs at most, the lower number first. The engine's lock, tried and never waited for, comes before all of
+//! them; the pool of buffers and the timers are leaves. The program is never called back, and nothing blocks, under any of
+//! them; only taking back what another process of the host works on just now waits for it.
 //!
 //! # Unsafe code
 //! Only in `abi/*` (what C programs pass), `memory.rs` (memory they registered), and for system calls in `os.rs` and
