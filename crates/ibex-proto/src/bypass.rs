@@ -84,7 +84,8 @@ impl RcQp {
         let told = |one: &RcQp, other: &RcQp| {
             one.requester.as_ref().is_none_or(|requester| wire(requester.una) == other.rq_psn())
         };
-        told(self, peer) && told(peer, self)
+        // Ends that disagree on the path MTU refuse each other's packets.
+        self.path_mtu() == peer.path_mtu() && told(self, peer) && told(peer, self)
     }
 
     /// `packets` sequence numbers of one message were passed over by the other end.

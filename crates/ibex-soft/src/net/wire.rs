@@ -350,6 +350,11 @@ impl Wire {
         self.capture.is_some()
     }
 
+    /// Writes a packet to the capture that stays on this address and passes by the link.
+    pub(crate) fn capture_passed(&self, packet: &[u8]) {
+        self.capture(&Path::None, packet, packet.len());
+    }
+
     /// Writes what is sent along `path` to the capture, if there is one.
     pub(super) fn capture(&self, path: &Path, packets: &[u8], segment: usize) {
         if let Some(capture) = &self.capture {
@@ -537,6 +542,11 @@ impl Wire {
             self.unlearn(to);
         }
         result.map(drop)
+    }
+
+    /// Whether packets are to meet faults: then they have to be packets.
+    pub(crate) fn has_faults(&self) -> bool {
+        self.injector.is_some()
     }
 
     /// The fault injector, if there is one.

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use ibex_proto::{QpState, RcQp, SendOp};
+use ibex_proto::{QpState, RcQp, RemoteAccess, SendOp};
 use ibex_sys::{IBV_QPT_RC, IBV_WC_SUCCESS, ibv_wc, ibv_wc_opcode};
 
 use super::direct::{Bytes, Staged, atomic, bytes_of, pieces, transfer};
@@ -45,7 +45,7 @@ impl Far {
 
     fn look(&mut self, nic: &Nic, peer: Peer) -> bool {
         let Some(link) = nic.wire.link_to(peer) else { return false };
-        if link == self.link {
+        if link == self.link || nic.wire.has_faults() {
             return false;
         }
         (self.link, self.view, self.map) = (link, nic.wire.view(link), None);
@@ -150,7 +150,10 @@ impl Qp {
         let peer = inner.peer.filter(|peer| serving && peer.address == nic.wire.address());
         match (peer, inner.proto.as_rc()) {
             (Some(peer), Some(own)) if self.service == IBV_QPT_RC => {
-                let access = Access(u32::from(own.access().0));
+                // Without resources for them, READs and atomics are refused, which is the transport's to say.
+                let all =
+                    if inner.attr.max_dest_rd_atomic == 0 { RemoteAccess::WRITE } else { RemoteAccess::ALL };
+                let access = Access(u32::from(own.access().0 & all.0));
                 memory.enter_queue_pair(self.num, &QpEntry { remote: peer.qpn, pd: self.pd, access });
                 inner.far.published = true;
             }

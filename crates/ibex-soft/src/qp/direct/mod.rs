@@ -40,7 +40,7 @@ pub(super) use perform::{Source, atomic};
 
 /// Whether operations may go this way on a NIC.
 pub(super) fn is_allowed(nic: &Nic) -> bool {
-    nic.wire.link_choice() >= LinkChoice::Direct
+    nic.wire.link_choice() >= LinkChoice::Direct && !nic.wire.has_faults()
 }
 
 /// The other end of a queue pair's connection, if it is in this process, with its lock.
