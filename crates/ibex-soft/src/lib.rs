@@ -1,14 +1,14 @@
-//! The software RDMA device: a RoCEv2 NIC in Rust, behind the C ABI of libibverbs.
+//! The software RDMA device: a RoCEv2 NIC in Rust, behind the C ABI of libibverbs and librdmacm.
 //!
 //! Owns the device `ibex0`: protection domains, memory regions and windows, completion queues and channels, queue pairs (RC, UC, UD),
-//! shared receive queues, address handles, their events, and the links on which they travel. The protocol is
+//! shared receive queues, address handles, their events, connection management, and the links on which they travel. The protocol is
 //! `ibex-proto`'s, packet formats `ibex-wire`'s, the C types `ibex-sys`'s. What the device does not have it refuses
 //! (`EOPNOTSUPP`), and reports as absent.
 //!
 //! ```text
 //!  abi      C functions, structures and return conventions            unsafe: pointers of the program's
 //!   │
-//!  qp  srq  ah  cq  mr  event  device      the objects' rules         memory   unsafe: the program's memory
+//!  qp  srq  ah  cq  mr  event  device  cm  the objects' rules         memory   unsafe: the program's memory
 //!   │
 //!  nic      who drives: callers, the thread, timers, fork             os       unsafe: a few system calls
 //!   │
@@ -33,6 +33,9 @@
 //! two queue pairs at most, the lower number first. The engine's lock, tried and never waited for, comes before all of
 //! them; the pool of buffers and the timers are leaves. The program is never called back, and nothing blocks, under any of
 //! them; only taking back what another process of the host works on just now waits for it.
+//!
+//! Connection management has locks of its own ([`mod@abi::cm`]): after the engine's, before the event queues'; no queue pair
+//! is locked under them.
 //!
 //! # Unsafe code
 //! Only in `abi/*` (what C programs pass), `memory.rs` (memory they registered), and for system calls in `os.rs` and

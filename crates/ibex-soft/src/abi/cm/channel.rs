@@ -42,6 +42,7 @@ type ChannelObject = Object<rdma_event_channel, ChannelInside>;
 struct EventInside {
     /// Whose acknowledgement it is.
     id: Arc<Id>,
+    home: &'static Home,
     /// What `private_data` points to; freed with the event.
     _data: Vec<u8>,
 }
@@ -130,8 +131,12 @@ pub unsafe extern "C" fn rdma_get_cm_event(
 /// `event` came from [`rdma_get_cm_event`]; it is not used any more.
 pub unsafe extern "C" fn rdma_ack_cm_event(event: *mut rdma_cm_event) -> c_int {
     minus_one(|| {
+        // SAFETY: the caller's promise.
+        let inside = unsafe { EventObject::soft(given(event)?) };
+        // In the child of a fork the count's lock may be held for ever.
+        inside.home.nic()?;
         // SAFETY: the caller gives it up.
-        let whole = unsafe { EventObject::reclaim(given(event)?) };
+        let whole = unsafe { EventObject::reclaim(event) };
         whole.soft.id.unacked.ack(1);
         Ok(0)
     })
@@ -218,11 +223,12 @@ unsafe fn fetch(home: &'static Home, queued: Queued) -> *mut rdma_cm_event {
             Said { event: rdma_cm_event_type(event), status, param: Param::Argument(argument) }
         }
     };
-    publish(subject, listener, said, id)
+    publish(home, subject, listener, said, id)
 }
 
 /// Gives an event to the program.
 fn publish(
+    home: &'static Home,
     id: *mut rdma_cm_id,
     listen_id: *mut rdma_cm_id,
     said: Said,
@@ -257,7 +263,7 @@ fn publish(
         }
     };
     let public = rdma_cm_event { id, listen_id, event: said.event, status: said.status, param };
-    EventObject::publish(public, EventInside { id: counted, _data: data })
+    EventObject::publish(public, EventInside { id: counted, home, _data: data })
 }
 
 /// Makes an identifier like its listener.
