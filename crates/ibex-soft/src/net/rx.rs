@@ -71,6 +71,8 @@ pub(crate) struct Received {
     pub(crate) packets: usize,
     /// Whether the call ended before it found a socket empty, so that there may be more.
     pub(crate) more: bool,
+    /// Whether it asked the kernel for anything.
+    pub(crate) sockets: bool,
 }
 
 /// Receive buffers; keep one per receiving thread or engine and reuse it.
@@ -161,6 +163,7 @@ pub(super) fn recv(
         }
     }
     let found = from_sockets(wire, sockets, scan, budget, sink);
+    total.sockets = true;
     if found.packets > 0 {
         sockets.pace.warm();
     }
@@ -203,7 +206,7 @@ fn from_rings(
         inbox.unfit = false;
         wire.expel();
     }
-    Received { packets, more: packets >= budget }
+    Received { packets, more: packets >= budget, sockets: false }
 }
 
 /// The sockets that are due.
@@ -233,7 +236,7 @@ fn from_sockets(
 fn direct(wire: &Wire, sockets: &mut Sockets, budget: usize, sink: &mut impl FnMut(Datagram<'_>)) -> Received {
     let Some(first) = from_own(wire, sockets, sink) else { return Received::default() };
     if first <= 2 && !sockets.streaming && !sockets.quick.is_multiple_of(PROBE_EVERY) {
-        return Received { packets: first, more: true };
+        return Received { packets: first, more: true, sockets: true };
     }
     let left = budget.saturating_sub(first.max(1));
     let mut bursts = 1;
@@ -272,10 +275,10 @@ fn drain(budget: usize, mut burst: impl FnMut() -> Option<usize>) -> Received {
                 // A burst without a good packet counts too, or a flood of bad ones would never end.
                 used += good.max(1);
             }
-            None => return Received { packets, more: false },
+            None => return Received { packets, more: false, sockets: true },
         }
     }
-    Received { packets, more: true }
+    Received { packets, more: true, sockets: true }
 }
 
 /// One burst from our own socket.
@@ -489,5 +492,6 @@ impl Received {
     fn add(&mut self, other: Self) {
         self.packets += other.packets;
         self.more |= other.more;
+        self.sockets |= other.sockets;
     }
 }
