@@ -205,6 +205,22 @@ impl Qp {
         }
     }
 
+    /// Changes how long to wait for an answer and how often to ask again (RC); see [`RcQp::set_patience`].
+    pub fn set_patience(&mut self, timeout: Option<Nanos>, retry: Option<u8>, rnr_retry: Option<u8>) {
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.set_patience(timeout, retry, rnr_retry),
+            Kind::Unreliable(_) => {}
+        }
+    }
+
+    /// Changes how many READs and atomics of this end may be outstanding (RC); see [`RcQp::set_max_rd_atomic`].
+    pub fn set_max_rd_atomic(&mut self, max_rd_atomic: u8) {
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.set_max_rd_atomic(max_rd_atomic),
+            Kind::Unreliable(_) => {}
+        }
+    }
+
     /// Adds a request to the send queue. In ERR and SQE it completes at once with `WR_FLUSH_ERR`; in SQD it waits.
     ///
     /// # Errors

@@ -215,6 +215,21 @@ impl RcQp {
         }
     }
 
+    /// Changes how long to wait for an answer and how often to ask again, as the attributes of RTS have it. Meant for SQD;
+    /// has no effect before RTS, which brings its own.
+    pub fn set_patience(&mut self, timeout: Option<Nanos>, retry: Option<u8>, rnr_retry: Option<u8>) {
+        if let Some(requester) = &mut self.requester {
+            requester.retry.set_limits(timeout, retry, rnr_retry);
+        }
+    }
+
+    /// Changes how many READs and atomics of this end may be outstanding. Meant for SQD; has no effect before RTS.
+    pub fn set_max_rd_atomic(&mut self, max_rd_atomic: u8) {
+        if let Some(requester) = &mut self.requester {
+            requester.max_rd_atomic = usize::from(max_rd_atomic);
+        }
+    }
+
     /// Adds a request to the send queue. In ERR it completes at once with `WR_FLUSH_ERR`; in SQD it waits.
     ///
     /// # Errors

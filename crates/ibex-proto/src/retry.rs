@@ -72,6 +72,11 @@ impl Retry {
         }
     }
 
+    /// Changes how long to wait and how often to ask again. A wait that has begun ends as it would have.
+    pub(crate) fn set_limits(&mut self, timeout: Option<Nanos>, limit: Option<u8>, rnr_limit: Option<u8>) {
+        (self.timeout, self.limit, self.rnr_limit) = (timeout, limit, rnr_limit);
+    }
+
     /// A packet was sent for the first time; all numbers below `end` have been sent now.
     #[inline]
     pub(crate) fn on_sent_first(&mut self, now: Nanos, end: u64) {

@@ -19,6 +19,13 @@ fn every_connection_comes_to_one_outcome() {
     assert!(total.rejected > 0 && total.unreachable > 0, "{total:?}");
 }
 
+/// Reply, refusal and, the engine remembering few, the end of TIMEWAIT at the same instant: the host reads the first when
+/// all is over.
+#[test]
+fn a_reply_and_its_withdrawal_at_the_same_instant() {
+    sim::run(40_617);
+}
+
 #[test]
 fn a_seed_repeats_itself() {
     for seed in 0..20 {

@@ -76,6 +76,10 @@ pub struct Counters {
 /// [`poll_timeout`](Cm::poll_timeout) and call [`handle_timeout`](Cm::handle_timeout) at that time. `now` must not go
 /// backwards.
 ///
+/// Events tell what has happened, and more may have happened since: when one is read, the next ones of the same connection
+/// may be waiting behind it, the last one too. Commands then say [`CmError::Unknown`] or [`CmError::State`], which is no
+/// mistake of the host; the events behind say why.
+///
 /// A connection that asks:
 ///
 /// ```text

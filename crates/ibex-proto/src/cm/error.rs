@@ -8,7 +8,8 @@ use super::{ConnState, Operation};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CmError {
-    /// Misuse: the connection, resolution or listener is not known, or no longer.
+    /// Misuse, or the peer was faster: the connection, resolution or listener is not known, or no longer. Its last event may
+    /// have been given without having been read yet.
     #[error("no such connection, resolution or listener; its last event has been given, or it was released")]
     Unknown,
     /// Misuse, or the peer was faster: the state does not allow the command.

@@ -1,6 +1,6 @@
 //! Disconnection from each side and both, release in every state, TIMEWAIT.
 
-use ibex_proto::cm::{ConnState, Disconnect, Event};
+use ibex_proto::cm::{CmError, ConnState, Disconnect, Event, RejectParams};
 
 use ibex_wire::Qpn;
 
@@ -50,6 +50,25 @@ fn the_accepting_end_leaves_before_the_rtu() {
     pair.a.disconnect(pair.now, a, &[]).expect("the peer asks");
     pair.deliver();
     assert!(matches!(pair.b.poll_event(), Some(Event::Disconnected { how: Disconnect::Answered(_), .. })));
+    pair.idle();
+}
+
+#[test]
+fn a_reply_read_when_all_is_over() {
+    let mut pair = Pair::new();
+    let (a, b) = pair.asked();
+    pair.b.reply(pair.now, b, &reply()).expect("it was asked");
+    pair.deliver();
+    pair.b.reject(pair.now, b, &RejectParams::consumer(b"sorry")).expect("the reply is out");
+    pair.deliver();
+    pair.wait_deaf(20_000 * MS);
+    // The host reads its events only now.
+    assert!(matches!(pair.a.poll_event(), Some(Event::Reply { conn, .. }) if conn == a));
+    assert_eq!(pair.a.attributes(a), Err(CmError::Unknown));
+    assert_eq!(pair.a.ready(pair.now, a, &[]), Err(CmError::Unknown));
+    assert!(matches!(pair.a.poll_event(), Some(Event::Rejected { conn, .. }) if conn == a));
+    assert_eq!(pair.a.poll_event(), Some(Event::TimewaitExit { conn: a }));
+    pair.quiet();
     pair.idle();
 }
 
