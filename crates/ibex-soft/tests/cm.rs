@@ -558,3 +558,173 @@ fn two_hundred_connections_at_once() {
     });
     listener.destroy();
 }
+
+/// Looks a name up, in C strings; the addresses found, local and remote.
+fn look_up(
+    node: Option<&str>,
+    service: Option<&str>,
+    hints: &rdma_addrinfo,
+) -> Result<*mut rdma_addrinfo, i32> {
+    let text = |text: Option<&str>| text.map(|text| std::ffi::CString::new(text).expect("no zero in it"));
+    let (node, service) = (text(node), text(service));
+    let pointer =
+        |text: &Option<std::ffi::CString>| text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
+    let mut found = null_mut();
+    match c!((t().getaddrinfo)(pointer(&node), pointer(&service), hints, &mut found)) {
+        0 => Ok(found),
+        -1 => Err(-errno()),
+        code => Err(code),
+    }
+}
+
+#[test]
+fn names_become_addresses() {
+    let mut hints = rdma_addrinfo { ai_port_space: RDMA_PS_TCP.0 as i32, ..Default::default() };
+    let found = look_up(Some("192.0.2.7"), Some("7471"), &hints).expect("a numeric address");
+    let info = c!(&*found);
+    assert_eq!((info.ai_family, info.ai_qp_type), (libc::AF_INET, IBV_QPT_RC.0 as i32));
+    assert!(info.ai_src_addr.is_null());
+    let address = c!(info.ai_dst_addr.cast::<libc::sockaddr_in>().read());
+    assert_eq!(
+        (address.sin_port, address.sin_addr.s_addr),
+        (at("192.0.2.7", 7471).sin_port, at("192.0.2.7", 0).sin_addr.s_addr)
+    );
+    c!((t().freeaddrinfo)(found));
+
+    // Of a name's addresses, the one of the device's family.
+    let found = look_up(Some("localhost"), Some("1"), &hints).expect("every host knows itself");
+    assert_eq!(c!((*found).ai_family), libc::AF_INET);
+    c!((t().freeaddrinfo)(found));
+
+    hints.ai_flags = RAI_PASSIVE;
+    hints.ai_port_space = RDMA_PS_UDP.0 as i32;
+    let found = look_up(None, Some("7471"), &hints).expect("any address");
+    let info = c!(&*found);
+    assert_eq!(info.ai_qp_type, IBV_QPT_UD.0 as i32);
+    assert!(info.ai_dst_addr.is_null() && !info.ai_src_addr.is_null());
+    c!((t().freeaddrinfo)(found));
+
+    hints.ai_flags = RAI_NUMERICHOST;
+    assert_eq!(look_up(Some("localhost"), Some("1"), &hints).map(drop), Err(libc::EAI_NONAME));
+    hints.ai_flags = RAI_SA;
+    assert_eq!(look_up(Some("192.0.2.7"), Some("1"), &hints).map(drop), Err(-libc::EOPNOTSUPP));
+    assert_eq!(look_up(None, None, &hints).map(drop), Err(-libc::EINVAL));
+}
+
+#[test]
+fn endpoints_are_made_of_what_was_looked_up() {
+    let attributes = || {
+        let cap = ibv_qp_cap {
+            max_send_wr: 4,
+            max_recv_wr: 4,
+            max_send_sge: 1,
+            max_recv_sge: 1,
+            max_inline_data: 0,
+        };
+        ibv_qp_init_attr { cap, sq_sig_all: 1, ..Default::default() }
+    };
+    let space = RDMA_PS_TCP.0 as i32;
+    let address = std::net::Ipv4Addr::from(u32::from_be(own(0).sin_addr.s_addr)).to_string();
+    let hints = rdma_addrinfo { ai_flags: RAI_PASSIVE, ai_port_space: space, ..Default::default() };
+    let found = look_up(Some(&address), Some("0"), &hints).expect("the own address");
+    let (mut listener, mut init) = (null_mut(), attributes());
+    assert_eq!(result(c!((t().create_ep)(&mut listener, found, null_mut(), &mut init))), Ok(()));
+    c!((t().freeaddrinfo)(found));
+    let listener = Cid(listener);
+    assert_eq!(listener.listen(0), Ok(()));
+    let port = listener.port().to_string();
+    let client = std::thread::spawn(move || {
+        let hints = rdma_addrinfo { ai_port_space: space, ..Default::default() };
+        let found = look_up(Some(&address), Some(&port), &hints).expect("the own address");
+        let (mut id, mut init) = (null_mut(), attributes());
+        assert_eq!(result(c!((t().create_ep)(&mut id, found, null_mut(), &mut init))), Ok(()));
+        c!((t().freeaddrinfo)(found));
+        assert!(init.cap.max_inline_data >= 16, "what holds a list holds as many bytes");
+        let id = Cid(id);
+        assert_eq!(result(c!((t().connect)(id.0, null_mut()))), Ok(()));
+        id.send(5);
+        assert_eq!(id.disconnect(), Ok(()));
+        c!((t().destroy_ep)(id.0));
+    });
+    let mut called = null_mut();
+    assert_eq!(result(c!((t().get_request)(listener.0, &mut called))), Ok(()));
+    let called = Cid(called);
+    let (memory, mr) = called.memory(64);
+    called.recv(memory, mr);
+    assert_eq!(result(c!((t().accept)(called.0, null_mut()))), Ok(()));
+    assert_eq!(called.received().status, IBV_WC_SUCCESS);
+    assert_eq!(called.disconnect(), Ok(()));
+    client.join().expect("the client");
+    assert_eq!(c!(dispatch::rdma_dereg_mr(v(), mr)), 0);
+    c!((t().destroy_ep)(called.0));
+    c!((t().destroy_ep)(listener.0));
+}
+
+#[test]
+fn what_is_not_served_is_refused() {
+    let channel = Chan::new();
+    let id = Cid::new(Some(&channel), RDMA_PS_UDP);
+    assert_eq!(id.bind(own(0)), Ok(()));
+    let mut group = at("239.0.0.1", 0);
+    let join = c!((t().join_multicast)(id.0, (&raw mut group).cast(), null_mut()));
+    assert_eq!(result(join), Err(libc::EOPNOTSUPP));
+    let mut ece = ibv_ece::default();
+    let local = t().set_local_ece.expect("it is there");
+    assert_eq!(result(c!(local(id.0, &mut ece))), Err(libc::EOPNOTSUPP));
+    let mut wide = [0u8; 8];
+    let option = |level, option, size| {
+        result(c!((t().set_option)(id.0, level, option, wide.as_ptr().cast_mut().cast(), size)))
+    };
+    assert_eq!(option(RDMA_OPTION_IB, RDMA_OPTION_IB_PATH, 8), Err(libc::EOPNOTSUPP));
+    assert_eq!(option(RDMA_OPTION_ID, 99, 1), Err(libc::ENOSYS));
+    assert_eq!(option(RDMA_OPTION_ID, RDMA_OPTION_ID_TOS, 4), Err(libc::EINVAL));
+    assert_eq!(option(RDMA_OPTION_ID, RDMA_OPTION_ID_AFONLY, 4), Err(libc::EINVAL), "bound already");
+    assert_eq!(option(RDMA_OPTION_ID, RDMA_OPTION_ID_TOS, 1), Ok(()));
+    wide[0] = 32;
+    let timeout = RDMA_OPTION_ID_ACK_TIMEOUT;
+    let refused = result(c!((t().set_option)(id.0, RDMA_OPTION_ID, timeout, wide.as_mut_ptr().cast(), 1)));
+    assert_eq!(refused, Err(libc::EINVAL), "five bits");
+    // An event of the program's own.
+    let write = t().write_cm_event.expect("it is there");
+    assert_eq!(result(c!(write(id.0, RDMA_CM_EVENT_USER, 3, 4))), Ok(()));
+    let event = channel.next();
+    assert_eq!((event.kind(), event.status(), event.id()), (RDMA_CM_EVENT_USER, 3, id));
+    drop(event);
+    assert_eq!(result(c!(write(id.0, RDMA_CM_EVENT_ESTABLISHED, 0, 0))), Err(libc::EINVAL));
+    let mut count = 0;
+    let devices = c!((t().get_devices)(&mut count));
+    assert_eq!(count, 1);
+    assert_eq!(c!(*devices), id.context());
+    c!((t().free_devices)(devices));
+    id.destroy();
+}
+
+#[test]
+fn the_acknowledgement_timeout_is_the_program_s() {
+    let channel = Chan::new();
+    let listener = Cid::listening(Some(&channel), RDMA_PS_TCP);
+    let caller = Cid::resolved(&channel, RDMA_PS_TCP, listener.port());
+    let mut timeout = 9u8;
+    let at = (&raw mut timeout).cast();
+    assert_eq!(
+        result(c!((t().set_option)(caller.0, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, at, 1))),
+        Ok(())
+    );
+    assert_eq!(caller.create_qp(), Ok(()));
+    assert_eq!(caller.connect(&[]), Ok(()));
+    let called = channel.expect(RDMA_CM_EVENT_CONNECT_REQUEST).id();
+    assert_eq!(called.create_qp(), Ok(()));
+    assert_eq!(called.accept(&[]), Ok(()));
+    drop(channel.expect(RDMA_CM_EVENT_ESTABLISHED));
+    drop(channel.expect(RDMA_CM_EVENT_ESTABLISHED));
+    let timeout_of = |id: Cid| {
+        let (mut attr, mut init) = (ibv_qp_attr::default(), ibv_qp_init_attr::default());
+        assert_eq!(c!((v().query_qp)((*id.0).qp, &mut attr, IBV_QP_TIMEOUT.0 as i32, &mut init)), 0);
+        attr.timeout
+    };
+    assert_eq!(timeout_of(caller), 9);
+    assert!((10..20).contains(&timeout_of(called)), "a tenth of a second, about");
+    for id in [caller, called, listener] {
+        id.destroy();
+    }
+}
