@@ -196,10 +196,10 @@ fn a_send_queue_drains_what_was_begun_and_says_when() {
     let event = context.event(2000).expect("drained");
     assert_eq!((event.event_type, c!(event.element.qp)), (IBV_EVENT_SQ_DRAINED, pair.a.qp));
     assert_eq!((pair.a.query().0.sq_draining, pair.a.state()), (0, IBV_QPS_SQD));
-    // What the reliable transport cannot change here is refused as such, and changes nothing.
-    let mut attr = ibv_qp_attr { timeout: 20, ..Default::default() };
-    assert_eq!(pair.a.try_modify(&mut attr, IBV_QP_TIMEOUT), libc::EOPNOTSUPP);
-    assert_eq!(pair.a.query().0.timeout, Wish::default().timeout);
+    // What the transport cannot change here is refused as such, and changes nothing.
+    let mut attr = ibv_qp_attr { max_dest_rd_atomic: 1, ..Default::default() };
+    assert_eq!(pair.a.try_modify(&mut attr, IBV_QP_MAX_DEST_RD_ATOMIC), libc::EOPNOTSUPP);
+    assert_eq!(pair.a.query().0.max_dest_rd_atomic, 4);
     pair.a.to(IBV_QPS_RTS);
     // Not asked for, not told.
     drain(ibv_qp_attr_mask(0));
@@ -209,4 +209,48 @@ fn a_send_queue_drains_what_was_begun_and_says_when() {
     pair.b.recv(2, pair.bm.sge(0, 64));
     pair.a.send_one(2, pair.am.sge(0, 8));
     pair.a.send.success();
+}
+
+#[test]
+fn a_drained_queue_pair_takes_new_patience() {
+    let pair = Pair::new();
+    pair.a.to(IBV_QPS_SQD);
+    let mut attr = ibv_qp_attr {
+        timeout: 10,
+        retry_cnt: 1,
+        rnr_retry: 1,
+        max_rd_atomic: 1,
+        min_rnr_timer: 1,
+        ..Default::default()
+    };
+    let changed =
+        IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
+    pair.a.modify(&mut attr, changed);
+    let (now, _) = pair.a.query();
+    assert_eq!((now.timeout, now.retry_cnt, now.rnr_retry, now.max_rd_atomic), (10, 1, 1, 1));
+    // Longer than a busy machine needs for an answer: what is to run out is the other count.
+    attr.timeout = 18;
+    pair.a.modify(&mut attr, IBV_QP_TIMEOUT);
+    pair.a.to(IBV_QPS_RTS);
+    for id in 0..3 {
+        pair.a.rdma(IBV_WR_RDMA_READ, id, pair.am.sge(0, 8192), pair.bm.addr(), pair.bm.rkey());
+    }
+    for id in 0..3 {
+        assert_eq!(pair.a.send.success().wr_id, id);
+    }
+    // It was for ever before.
+    pair.a.send_one(9, pair.am.sge(0, 8));
+    assert_eq!(pair.a.send.wait().status, IBV_WC_RNR_RETRY_EXC_ERR);
+}
+
+#[test]
+fn a_drained_datagram_queue_pair_takes_a_new_key() {
+    let context = Context::open();
+    let pd = Pd::alloc(&context);
+    let cq = Cq::create(&context, 8, None);
+    let qp = Qp::create(&pd, &cq, &cq, Wish { service: IBV_QPT_UD, ..Wish::default() });
+    qp.connect(qp.endpoint(1));
+    qp.to(IBV_QPS_SQD);
+    qp.modify(&mut ibv_qp_attr { qkey: 5, ..Default::default() }, IBV_QP_QKEY);
+    assert_eq!(qp.query().0.qkey, 5);
 }

@@ -34,10 +34,10 @@ use ibex_proto::{
     ack_timeout,
 };
 use ibex_sys::{
-    IBV_QP_ACCESS_FLAGS, IBV_QP_AV, IBV_QP_EN_SQD_ASYNC_NOTIFY, IBV_QP_MIN_RNR_TIMER, IBV_QP_PORT,
-    IBV_QP_QKEY, IBV_QPS_ERR, IBV_QPS_INIT, IBV_QPS_RESET, IBV_QPS_RTR, IBV_QPS_RTS, IBV_QPS_SQD,
-    IBV_QPS_SQE, IBV_QPT_UC, IBV_QPT_UD, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_cap, ibv_qp_state,
-    ibv_qp_type,
+    IBV_QP_ACCESS_FLAGS, IBV_QP_AV, IBV_QP_EN_SQD_ASYNC_NOTIFY, IBV_QP_MAX_DEST_RD_ATOMIC,
+    IBV_QP_MIN_RNR_TIMER, IBV_QP_QKEY, IBV_QPS_ERR, IBV_QPS_INIT, IBV_QPS_RESET, IBV_QPS_RTR, IBV_QPS_RTS,
+    IBV_QPS_SQD, IBV_QPS_SQE, IBV_QPT_UC, IBV_QPT_UD, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_cap,
+    ibv_qp_state, ibv_qp_type,
 };
 use ibex_wire::{Mtu, Pkey, Psn, Qkey, Qpn};
 
@@ -214,8 +214,8 @@ impl Qp {
             return Err(libc::EINVAL);
         }
         if from == IBV_QPS_SQD && to == IBV_QPS_SQD {
-            let possible = IBV_QP_ACCESS_FLAGS | IBV_QP_MIN_RNR_TIMER | IBV_QP_AV | IBV_QP_PORT;
-            if !(mask & !(possible | ibex_sys::IBV_QP_STATE | ibex_sys::IBV_QP_PKEY_INDEX)).is_empty() {
+            // The responder's room for READs and atomics is laid out once.
+            if mask.contains(IBV_QP_MAX_DEST_RD_ATOMIC) {
                 return Err(libc::EOPNOTSUPP);
             }
         }
@@ -310,6 +310,9 @@ impl Inner {
             self.proto.set_qkey(Qkey(attr.qkey));
         }
         let rights = remote_access(attr.qp_access_flags);
+        let (timeout, retry) = (ack_timeout(attr.timeout), Some(attr.retry_cnt));
+        // IBTA 9.7.5.2.8: 7 means for ever.
+        let rnr_retry = (attr.rnr_retry < 7).then_some(attr.rnr_retry);
         let moved = match (from, to) {
             (_, IBV_QPS_ERR) => {
                 self.proto.set_error();
@@ -338,16 +341,20 @@ impl Inner {
                 match (from, to) {
                     (IBV_QPS_RTR, IBV_QPS_RTS) => self.proto.to_rts(RtsAttr {
                         sq_psn: Psn::new(attr.sq_psn),
-                        timeout: ack_timeout(attr.timeout),
-                        retry: Some(attr.retry_cnt),
-                        // IBTA 9.7.5.2.8: 7 means for ever.
-                        rnr_retry: (attr.rnr_retry < 7).then_some(attr.rnr_retry),
+                        timeout,
+                        retry,
+                        rnr_retry,
                         max_rd_atomic: attr.max_rd_atomic,
                     }),
                     (IBV_QPS_RTS, IBV_QPS_SQD) => {
                         self.draining = true;
                         // Told here always; whether the program is told is decided then.
                         self.proto.to_sqd(true)
+                    }
+                    (IBV_QPS_SQD, IBV_QPS_SQD) => {
+                        self.proto.set_patience(timeout, retry, rnr_retry);
+                        self.proto.set_max_rd_atomic(attr.max_rd_atomic);
+                        Ok(())
                     }
                     (IBV_QPS_SQD | IBV_QPS_SQE, IBV_QPS_RTS) => self.proto.resume(),
                     _ => Ok(()),
