@@ -15,6 +15,9 @@ use support::*;
 /// Bytes of each process's memory.
 const BYTES: usize = 1 << 20;
 
+/// If set, the target's memory lies in a file.
+const SHARED: &str = "IBEX_TEST_SHARED";
+
 /// Orders to the target.
 const DEREGISTER: u64 = 1;
 const REGISTER: u64 = 2;
@@ -28,7 +31,8 @@ fn target(mut link: peer::Link) {
     let pd = Pd::alloc(&context);
     let cq = Cq::create(&context, 64, None);
     let qp = Qp::create(&pd, &cq, &cq, wish());
-    let memory = Mr::reg(&pd, BYTES, ALL);
+    let shared = std::env::var_os(SHARED).is_some();
+    let memory = if shared { Mr::reg_shared(&pd, BYTES, ALL) } else { Mr::reg(&pd, BYTES, ALL) };
     memory.fill(0..BYTES, 1);
     let peer = link.exchange(qp.endpoint(1));
     qp.connect(peer);
@@ -82,7 +86,11 @@ struct Near {
 
 impl Near {
     fn start(test: &str) -> Near {
-        let mut peer = peer::start(test);
+        Near::start_with(test, &[])
+    }
+
+    fn start_with(test: &str, environment: &[(&str, &str)]) -> Near {
+        let mut peer = peer::start_with(test, environment);
         let context = Context::open();
         let pd = Pd::alloc(&context);
         let cq = Cq::create(&context, 64, None);
@@ -265,6 +273,37 @@ fn atomics_of_two_processes_are_atomic() {
     near.peer.link.put(WORD);
     near.peer.link.put(8);
     assert_eq!(near.peer.link.take(), 300);
+    near.peer.link.put(END);
+    near.peer.join();
+}
+
+#[test]
+fn atomics_reach_a_stopped_process_whose_memory_lies_in_a_file() {
+    if let Some(link) = peer::second() {
+        return target(link);
+    }
+    let test = "atomics_reach_a_stopped_process_whose_memory_lies_in_a_file";
+    let mut near = Near::start_with(test, &[(SHARED, "1")]);
+    near.attach();
+    near.signal(libc::SIGSTOP);
+    near.memory.word(8).store(5, std::sync::atomic::Ordering::SeqCst);
+    near.rdma(IBV_WR_RDMA_WRITE, 64, 8);
+    near.qp.send.success();
+    let (addr, rkey) = (near.addr + 64, near.rkey);
+    // The kernel has no atomics between processes, and the other one does nothing.
+    near.qp.run(IBV_WR_ATOMIC_CMP_AND_SWP, 1, &mut [near.memory.sge(0, 8)], |wr| {
+        wr.wr.atomic = ibv_send_wr_atomic { remote_addr: addr, compare_add: 5, swap: 9, rkey };
+    });
+    near.qp.send.success();
+    assert_eq!(near.memory.word(0).load(std::sync::atomic::Ordering::SeqCst), 5);
+    near.rdma(IBV_WR_RDMA_READ, 0, BYTES);
+    assert_eq!(near.qp.send.success().byte_len as usize, BYTES);
+    assert_eq!(near.memory.word(8).load(std::sync::atomic::Ordering::SeqCst), 9);
+    near.memory.check(72..BYTES, 1, 72);
+    near.signal(libc::SIGCONT);
+    near.order(DEREGISTER);
+    near.rdma(IBV_WR_RDMA_WRITE, 0, 64);
+    assert_eq!(near.qp.send.wait().status, IBV_WC_REM_ACCESS_ERR);
     near.peer.link.put(END);
     near.peer.join();
 }

@@ -188,6 +188,17 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "soft")]
+    fn mappings_for_peers_lie_in_files_as_long_as_there_are_some() {
+        let make = || Mapping::for_peers(100, ibex_soft::verbs()).unwrap();
+        let many: Vec<_> = (0..=MAX_FILES).map(|_| make()).collect();
+        assert!(many.iter().any(|map| map.file.is_some()));
+        assert!(many.iter().any(|map| map.file.is_none()), "the limit is for all of them");
+        drop(many);
+        assert!(make().file.is_some());
+    }
+
+    #[test]
     fn an_absurd_length_is_an_error() {
         assert!(matches!(
             Mapping::new(usize::MAX - 5, Pages::Normal, false),
