@@ -30,6 +30,9 @@ const YIELD_EVERY: u32 = 100;
 const IDLE_LOOKS: u32 = 128;
 const YIELD_LOOKS: u32 = 64;
 
+/// How long a timer waits for a round in progress: a few of the scheduler's slices, should its thread have lost the processor.
+const DIRTY_NS: Nanos = 1_000_000;
+
 /// The receiving state.
 pub(super) struct Engine {
     ring: RxRing,
@@ -244,8 +247,18 @@ impl Nic {
             let mrs = self.regions();
             let qps = self.qps.read().unwrap_or_else(PoisonError::into_inner);
             let Some(qp) = qps.get(&num) else { continue };
+            let mut inner = qp.lock();
+            if inner.dirty {
+                // A round is in the middle of its packets and drives it afterwards. To complete the first of them before
+                // the rest is taken in would show an answer before the acknowledgement of what it answers.
+                let due = now.saturating_add(DIRTY_NS);
+                self.timer(Nanos::MAX, due, num);
+                inner.timer = due;
+                continue;
+            }
             let mut tx = self.batch();
-            qp.timeout(self, &mrs, &mut qp.lock(), &mut tx, now);
+            qp.timeout(self, &mrs, &mut inner, &mut tx, now);
+            drop(inner);
             tx.flush(&self.wire);
             self.return_batch(tx);
         }
