@@ -728,3 +728,67 @@ fn the_acknowledgement_timeout_is_the_program_s() {
         id.destroy();
     }
 }
+
+/// Ends that come and go in every order, in many threads, while others do the same.
+#[test]
+fn threads_that_connect_and_part_as_they_please() {
+    const THREADS: u64 = 4;
+    const ROUNDS: u64 = 20;
+    let answers = Chan::new();
+    let listener = Cid::listening(Some(&answers), RDMA_PS_TCP);
+    let port = listener.port();
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            let (mut ended, mut made) = (0, 0);
+            // Every call is answered or refused, and what was answered ends.
+            while ended < THREADS * ROUNDS {
+                let event = answers.next();
+                let id = event.id();
+                match event.kind() {
+                    RDMA_CM_EVENT_CONNECT_REQUEST => {
+                        made += 1;
+                        drop(event);
+                        match made % 4 {
+                            0 => assert_eq!(id.reject(&[]), Ok(())),
+                            1 => {}
+                            _ => {
+                                assert_eq!(id.create_qp(), Ok(()));
+                                // Fails if the caller has gone meanwhile.
+                                if id.accept(&[]).is_ok() {
+                                    continue;
+                                }
+                            }
+                        }
+                        id.destroy();
+                        ended += 1;
+                    }
+                    RDMA_CM_EVENT_DISCONNECTED | RDMA_CM_EVENT_REJECTED | RDMA_CM_EVENT_UNREACHABLE => {
+                        drop(event);
+                        let _ = id.disconnect();
+                        id.destroy();
+                        ended += 1;
+                    }
+                    _ => {}
+                }
+            }
+        });
+        for thread in 0..THREADS {
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    let id = Cid::new(None, RDMA_PS_TCP);
+                    assert_eq!(id.resolve_addr(own(port)), Ok(()));
+                    assert_eq!(id.resolve_route(), Ok(()));
+                    assert_eq!(id.create_qp(), Ok(()));
+                    match id.connect(&[]) {
+                        Ok(()) if (thread + round) % 2 == 0 => assert_eq!(id.disconnect(), Ok(())),
+                        Ok(()) | Err(libc::ECONNREFUSED) => {}
+                        Err(other) => panic!("connect: {other}"),
+                    }
+                    id.destroy();
+                }
+            });
+        }
+        server.join().expect("the server");
+    });
+    listener.destroy();
+}

@@ -27,6 +27,7 @@ const DISCONNECT: u64 = 8;
 const RELEASE: u64 = 9;
 const EXIT: u64 = 10;
 const FORK: u64 = 11;
+const DESCRIPTORS: u64 = 12;
 
 /// Not a test but what the workers do; passes at once where nobody gives orders.
 #[test]
@@ -93,6 +94,7 @@ fn worker() {
                 end.take().into_iter().chain(bound.take()).for_each(Cid::destroy);
                 0
             }
+            DESCRIPTORS => std::fs::read_dir("/proc/self/fd").expect("proc(5)").count() as u64,
             FORK => {
                 // SAFETY: the child calls only what the device promises to refuse there, and ends.
                 let child = unsafe { libc::fork() };
@@ -257,4 +259,20 @@ fn a_forked_child_is_refused_and_the_parent_goes_on() {
     assert_eq!(client.order(FORK, &[]), 3);
     assert_eq!(server.order(FORK, &[]), 3);
     talk_and_part(&mut server, &mut client);
+}
+
+#[test]
+fn nothing_stays_of_connections_that_are_gone() {
+    let port = free_port();
+    let (mut server, mut client) = (Worker::start(A, port), Worker::start(A, port));
+    let mut counts = Vec::new();
+    for _ in 0..4 {
+        connect(&mut server, A, &mut client);
+        talk_and_part(&mut server, &mut client);
+        server.order(RELEASE, &[]);
+        client.order(RELEASE, &[]);
+        counts.push([server.order(DESCRIPTORS, &[]), client.order(DESCRIPTORS, &[])]);
+    }
+    // The first round opens what stays for the process's life.
+    assert_eq!(counts[1], counts[3], "{counts:?}");
 }

@@ -37,7 +37,7 @@ use ibex_wire::mad::{GSI_QKEY, Gid, Guid, MAD_LEN, Route, ServiceId};
 use ibex_wire::{Bth, Deth, Header as _, Opcode, Packet, Psn, Qpn};
 
 use crate::device;
-use crate::net::{Peer, Wire, qpn, random};
+use crate::net::{Peer, TxBatch, Wire, qpn, random};
 use crate::nic::Nic;
 
 pub(crate) use commands::{Accept, Call, port_space};
@@ -183,7 +183,7 @@ impl Service {
                 }
             }
         });
-        send(nic, outgoing);
+        send_pooled(nic, outgoing);
     }
 
     /// The NIC's timer for this service has come.
@@ -195,7 +195,8 @@ impl Service {
         });
     }
 
-    /// The process ends: peers are told of connections it leaves behind. Waits for no lock.
+    /// The process ends: peers are told of connections it leaves behind. Waits for no lock: whoever called exit(3) may hold
+    /// any, in a signal handler.
     pub(crate) fn end(&self, nic: &Nic) {
         let Ok(mut inner) = self.inner.try_lock() else { return };
         let now = nic.now();
@@ -203,15 +204,18 @@ impl Service {
         for conn in left {
             inner.cm.release(now, conn);
         }
-        let outgoing = inner.settle(nic, now);
+        let mut outgoing = Vec::new();
+        while let Some(transmit) = inner.cm.poll_transmit() {
+            inner.transmit(nic, now, &transmit, &mut outgoing);
+        }
         drop(inner);
-        send(nic, outgoing);
+        send(nic, &mut TxBatch::new(), outgoing);
     }
 
     /// Runs a command, and sends what it gives rise to.
     fn run<R>(&self, nic: &Nic, command: impl FnOnce(&mut Inner, Nanos) -> R) -> R {
         let (result, outgoing) = self.with(nic, command);
-        send(nic, outgoing);
+        send_pooled(nic, outgoing);
         result
     }
 
@@ -444,12 +448,18 @@ fn packet(psn: u32, mad: &[u8; MAD_LEN]) -> [u8; PACKET] {
     packet
 }
 
-/// Sends over the network.
-fn send(nic: &Nic, outgoing: Vec<Outgoing>) {
+/// Sends over the network, by a transmit buffer of the NIC's.
+fn send_pooled(nic: &Nic, outgoing: Vec<Outgoing>) {
     if outgoing.is_empty() {
         return;
     }
     let mut tx = nic.batch();
+    send(nic, &mut tx, outgoing);
+    nic.return_batch(tx);
+}
+
+/// Sends over the network.
+fn send(nic: &Nic, tx: &mut TxBatch, outgoing: Vec<Outgoing>) {
     for Outgoing { to, packet } in outgoing {
         tx.push(&nic.wire, to, |room| {
             room[..PACKET].copy_from_slice(&packet);
@@ -457,5 +467,4 @@ fn send(nic: &Nic, outgoing: Vec<Outgoing>) {
         });
     }
     tx.flush(&nic.wire);
-    nic.return_batch(tx);
 }
