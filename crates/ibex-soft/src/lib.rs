@@ -13,6 +13,7 @@
 //!  nic      who drives: callers, the thread, timers, fork             os       unsafe: a few system calls
 //!   │
 //!  net      RoCEv2 over UDP, many processes on one address
+//!  host     the same packets through memory shared with other processes of the user
 //! ```
 //!
 //! # Life of a SEND
@@ -31,7 +32,7 @@
 //! queue → event queue. A window's lock comes after the queue pair's, for the length of one copy; the gate of an extended
 //! object (`gate`) comes before everything, and is held while the program runs. A thread takes each table at most once, and
 //! two queue pairs at most, the lower number first. The engine's lock, tried and never waited for, comes before all of
-//! them; the pool of buffers and the timers are leaves. The program is never called back, and nothing blocks, under any of
+//! them; the pool of buffers, the timers and a link's sending half are leaves. The program is never called back, and nothing blocks, under any of
 //! them; only taking back what another process of the host works on just now waits for it.
 //!
 //! Connection management has locks of its own ([`mod@abi::cm`]): after the engine's, before the event queues'; no queue pair
@@ -39,12 +40,14 @@
 //!
 //! # Unsafe code
 //! Only in `abi/*` (what C programs pass), `memory.rs` (memory they registered), and for system calls in `os.rs` and
-//! `net/{udp,ifaddr,interest,disarm}.rs`. Each says what it relies on.
+//! `net/{udp,ifaddr,interest,disarm}.rs`; in `host/{segment,ancillary}.rs` and `oneside` for memory shared with other processes.
+//! Each says what it relies on.
 //!
 //! # Environment
 //! | variable | meaning |
 //! |---|---|
 //! | `IBEX_SOFT_ADDR`, `IBEX_SOFT_NETDEV` | where the device stands; the default, 127.0.0.1, is reachable from this host only |
+//! | `IBEX_SOFT_LINK` | the best link that may be used: `auto`, `direct`, `host`, `wire` |
 //! | `IBEX_SOFT_STATS` | if set, the link's counters go to stderr when the device is closed |
 //!
 //! More, for the link, in `net/config.rs`. A program may set the same by [`Settings`].
