@@ -512,7 +512,11 @@ impl Inner {
             // Listed since it was made.
             let _ = self.cm.unlisten(listener);
             self.listeners.remove(&listener);
-            self.services.retain(|_, other| *other != listener);
+            let served = self.services.iter().find(|(_, other)| **other == listener);
+            if let Some(service) = served.map(|(&service, _)| service) {
+                self.services.remove(&service);
+                self.remember(now, service);
+            }
         }
         let mut orphans = Vec::new();
         id.channel().retain(|queued| {

@@ -54,10 +54,18 @@ const PACKET: usize = Bth::LEN + Deth::LEN + MAD_LEN;
 /// Datagrams that may wait to be looked at: a round of the engine brings no more than that.
 const INBOX: usize = 1024;
 
-/// How long a request waits for somebody to listen before it is refused: some programs (perftest) call again in the moment in
-/// which their peer changes listeners, and count on the kernel taking milliseconds to resolve what is known here at once.
-/// A tenth of it is enough on an idle machine. Who repeats the request meanwhile is refused twice, which does no harm.
-const GRACE: Nanos = 200_000_000;
+/// How long a request for a service that was listened for a moment ago waits for somebody to listen again, before it is
+/// refused, and how often it is looked. Some programs (perftest) call again in the moment in which their peer changes
+/// listeners, and count on the kernel taking milliseconds to resolve what is known here at once; a second is enough on an
+/// emulated machine. Who repeats the request meanwhile is refused twice, which does no harm.
+const GRACE: Nanos = 1_000_000_000;
+const LOOK: Nanos = 10_000_000;
+
+/// How long ago that moment may be.
+const RECENT: Nanos = 10_000_000_000;
+
+/// Services remembered for that; with more, those that are no longer recent are forgotten.
+const REMEMBERED: usize = 256;
 
 /// How long a request waits for room in its listener's mailbox, which holds ten datagrams by default
 /// (`net.unix.max_dgram_qlen`): a thread takes some 50 µs to wake, and longer on a crowded machine.
@@ -108,6 +116,8 @@ struct Inner {
     kept: BTreeMap<(Nanos, u64), (Nanos, Letter)>,
     /// Letters kept so far.
     letters: u64,
+    /// Services that were listened for when last seen, and when that was.
+    recent: HashMap<ServiceId, Nanos>,
     /// When a timer of the NIC will look here; `Nanos::MAX` if none will.
     timer: Nanos,
     /// Sequence number of the last datagram.
@@ -128,6 +138,7 @@ impl Service {
             pending: HashMap::new(),
             kept: BTreeMap::new(),
             letters: 0,
+            recent: HashMap::new(),
             timer: Nanos::MAX,
             psn: random() as u32,
         };
@@ -307,16 +318,32 @@ impl Inner {
         let posted = post(&nic.wire, service, &letter);
         let late = self.kept.len() >= KEPT || now.saturating_sub(came) >= GRACE;
         let again = match posted {
-            Posted::Passed => return,
+            Posted::Passed => return self.remember(now, service),
             // The state machine refuses it.
-            Posted::Nobody if late => return self.handle(now, &letter),
-            Posted::Nobody => GRACE,
+            Posted::Nobody if late || !self.was_listened_for(now, service) => {
+                return self.handle(now, &letter);
+            }
+            Posted::Nobody => LOOK,
             // Lost, and repeated by its sender.
             Posted::Full if late => return,
             Posted::Full => FULL,
         };
         self.letters += 1;
         self.kept.insert((now.saturating_add(again), self.letters), (came, letter));
+    }
+
+    /// Notes that a service is, or just was, listened for.
+    fn remember(&mut self, now: Nanos, service: ServiceId) {
+        if self.recent.len() >= REMEMBERED {
+            self.recent.retain(|_, at| now.saturating_sub(*at) < RECENT);
+        }
+        if self.recent.len() < REMEMBERED || self.recent.contains_key(&service) {
+            self.recent.insert(service, now);
+        }
+    }
+
+    fn was_listened_for(&self, now: Nanos, service: ServiceId) -> bool {
+        self.recent.get(&service).is_some_and(|&at| now.saturating_sub(at) < RECENT)
     }
 
     /// Looks once more for who listens for what was kept.
