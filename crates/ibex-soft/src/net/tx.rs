@@ -168,6 +168,13 @@ impl TxBatch {
         true
     }
 
+    /// Sends what was collected if it is to go at once, or if that costs little.
+    pub(crate) fn hand_over(&mut self, wire: &Wire, at_once: bool) {
+        if at_once || matches!(self.path, Path::Host(_)) {
+            self.flush(wire);
+        }
+    }
+
     /// Whether, since this was last asked, a packet had to wait for room on its link.
     pub(crate) fn take_stalled(&mut self) -> bool {
         std::mem::take(&mut self.stalled)

@@ -30,6 +30,9 @@ const YIELD_EVERY: u32 = 100;
 const IDLE_LOOKS: u32 = 128;
 const YIELD_LOOKS: u32 = 64;
 
+/// Queue pairs in a round up to which each sends by itself.
+const FEW: usize = 2;
+
 /// How long a timer waits for a round in progress: a few of the scheduler's slices, should its thread have lost the processor.
 const DIRTY_NS: Nanos = 1_000_000;
 
@@ -142,6 +145,7 @@ impl Nic {
             let mut inner = qp.lock();
             if inner.owes() {
                 qp.drive_with(self, &held.mrs, &mut inner, tx, held.now);
+                tx.flush(&self.wire);
             }
         }
         let received = self.wire.recv(ring, scan, BUDGET, |datagram| {
@@ -160,21 +164,29 @@ impl Nic {
             }
         });
         self.cm.work(self);
+        // What a queue pair sends leaves while it is locked, or a request that is just being posted would overtake it. Where
+        // a batch costs a system call and many queue pairs share one, that is left to their transports.
+        let few = dirty.len() <= FEW;
         for qp in dirty.drain(..) {
             let held = tables.held();
             let mut inner = qp.lock();
             inner.dirty = false;
             if !lazy {
                 qp.drive_with(self, &held.mrs, &mut inner, tx, held.now);
+                tx.hand_over(&self.wire, few);
             } else if qp.drive_lazily(self, &held.mrs, &mut inner, tx, held.now) {
                 drop(inner);
                 owing.push(qp);
+            } else {
+                tx.hand_over(&self.wire, few);
             }
         }
         for num in self.stalled.take() {
             let held = tables.held();
             if let Some(qp) = held.qps.get(&num) {
-                qp.drive_with(self, &held.mrs, &mut qp.lock(), tx, held.now);
+                let mut inner = qp.lock();
+                qp.drive_with(self, &held.mrs, &mut inner, tx, held.now);
+                tx.flush(&self.wire);
             }
         }
         tx.flush(&self.wire);
@@ -196,9 +208,10 @@ impl Nic {
         let mrs = self.regions();
         let now = self.now();
         for qp in owing.drain(..) {
-            qp.pay(self, &mrs, &mut qp.lock(), tx, now);
+            let mut inner = qp.lock();
+            qp.pay(self, &mrs, &mut inner, tx, now);
+            tx.flush(&self.wire);
         }
-        tx.flush(&self.wire);
     }
 
     /// [`Nic::pay`] without waiting for any lock; false if one was held, and something may still be owed.
@@ -218,11 +231,11 @@ impl Nic {
         owing.retain(|qp| match qp.try_lock() {
             Some(mut inner) => {
                 qp.pay(self, &mrs, &mut inner, tx, now);
+                tx.flush(&self.wire);
                 false
             }
             None => true,
         });
-        tx.flush(&self.wire);
         owing.is_empty()
     }
 
@@ -258,8 +271,8 @@ impl Nic {
             }
             let mut tx = self.batch();
             qp.timeout(self, &mrs, &mut inner, &mut tx, now);
-            drop(inner);
             tx.flush(&self.wire);
+            drop(inner);
             self.return_batch(tx);
         }
     }
