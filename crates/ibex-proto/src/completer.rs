@@ -79,7 +79,7 @@ impl Requester {
             }
             self.una = front.end.min(to);
             if self.una == front.end {
-                self.finish_front(WcStatus::SUCCESS, out);
+                self.finish(WcStatus::SUCCESS, out);
             }
         }
         if self.una > before {

@@ -15,9 +15,9 @@
 //! With READs or atomics in flight it always goes back: what is in flight is then more than packets to be sent again.
 
 use crate::Nanos;
+use crate::WcStatus;
 use crate::output::Output;
 use crate::requester::Requester;
-use crate::WcStatus;
 
 /// A burst longer than this means that going back costs less than finding the gap's end.
 const LONGEST: u64 = 64;

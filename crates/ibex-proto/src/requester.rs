@@ -179,21 +179,26 @@ impl Requester {
         out: &mut Output,
     ) -> Option<Transmit> {
         self.retry.end_rnr_wait(now);
-        let mut entry = self.sq.get(self.cur)?;
-        while entry.wqe.op.is_local() {
-            if self.is_blocked(entry) || self.retry.in_rnr_wait() || !self.local(host, out) {
-                return None;
-            }
-            entry = self.sq.get(self.cur)?;
-        }
-        if self.is_blocked(entry) || self.retry.in_rnr_wait() {
+        if self.retry.in_rnr_wait() {
             return None;
         }
-        let sent = match entry.wqe.op {
-            SendOp::Send { .. } | SendOp::Write { .. } => self.send_or_write(host, buf),
-            SendOp::Read { .. } => self.read(buf),
-            SendOp::CompareSwap { .. } | SendOp::FetchAdd { .. } => self.atomic(buf),
-            SendOp::Datagram { .. } | SendOp::LocalInv { .. } | SendOp::BindMw => Err(LocalFault::Operation),
+        let sent = loop {
+            let entry = self.sq.get(self.cur)?;
+            if self.is_blocked(entry) {
+                return None;
+            }
+            break match entry.wqe.op {
+                SendOp::Send { .. } | SendOp::Write { .. } => self.send_or_write(host, buf),
+                SendOp::Read { .. } => self.read(buf),
+                SendOp::CompareSwap { .. } | SendOp::FetchAdd { .. } => self.atomic(buf),
+                SendOp::LocalInv { .. } | SendOp::BindMw => {
+                    if !self.local(host, out) {
+                        return None;
+                    }
+                    continue;
+                }
+                SendOp::Datagram { .. } => Err(LocalFault::Operation),
+            };
         };
         let transmit = match sent {
             Ok(transmit) => transmit?,
@@ -277,11 +282,10 @@ impl Requester {
         };
         let pad = padding(len);
         let window = self.window.size();
-        let window_full = self.nxt + 1 - self.una >= u64::from(window);
+        // After this packet the window is full, or a burst ends.
+        let pauses = self.nxt + 1 >= (self.una + u64::from(window)).min(self.recovery.jump_at);
         // Four times a window at least: if its end is lost, what arrived is acknowledged, more is sent, and the gap shows.
-        let ack_every = self.ack_every.min(window / 4).max(1);
-        let burst_ends = self.nxt + 1 == self.recovery.jump_at;
-        let ack_req = last || window_full || burst_ends || self.since_ack + 1 >= ack_every;
+        let ack_req = last || pauses || self.since_ack + 1 >= self.ack_every.min(window / 4).max(1);
         let bth = Bth {
             solicited: wqe.solicited && last,
             pad: pad as u8,
@@ -315,11 +319,13 @@ impl Requester {
         let Some(payload) = rest.get_mut(..len + pad) else { return Ok(None) };
         if len > 0 {
             host.gather(wqe.cookie, offset, &mut payload[..len])?;
-            payload[len..].fill(0);
+            if pad > 0 {
+                payload[len..].fill(0);
+            }
         }
         self.since_ack = if ack_req { 0 } else { self.since_ack + 1 };
         self.nxt += 1;
-        let more = self.nxt < entry.end && !window_full && !burst_ends;
+        let more = !last && !pauses;
         Ok(Some(Transmit { len: opcode.header_len() + len + pad, more }))
     }
 
@@ -398,14 +404,22 @@ impl Requester {
     }
 
     /// Takes the oldest request off the queue with a completion.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn finish_front(&mut self, status: WcStatus, out: &mut Output) {
-        let Some(entry) = self.sq.pop_front() else { return };
+        self.finish(status, out);
+    }
+
+    /// [`finish_front`](Requester::finish_front) for the one caller that every request passes through.
+    #[inline(always)]
+    pub(crate) fn finish(&mut self, status: WcStatus, out: &mut Output) {
+        // Read where it is: an entry is larger than what is needed of it.
+        let Some(entry) = self.sq.front() else { return };
         if self.cur > 0 {
             self.cur -= 1;
             self.data_before -= usize::from(entry.wqe.op.awaits_data());
         }
         out.send_done(completion(&entry.wqe, status));
+        self.sq.pop_front();
         if status == WcStatus::SUCCESS {
             self.finish_local(out);
         }

@@ -77,7 +77,7 @@ impl Bth {
     }
 
     /// Writes the header, reserved bits zero.
-    #[inline]
+    #[inline(always)]
     pub fn emit(&self, out: &mut [u8; Self::LEN]) {
         let flags = u8::from(self.solicited) << 7
             | u8::from(self.migrated) << 6

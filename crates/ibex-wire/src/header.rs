@@ -26,7 +26,8 @@ macro_rules! header {
                 Some(($name::parse(head), rest))
             }
 
-            #[inline]
+            // Always: with the fields at hand, most of a header is constants.
+            #[inline(always)]
             fn put<'a>(&self, out: &'a mut [u8]) -> Option<&'a mut [u8]> {
                 let (head, rest) = out.split_first_chunk_mut::<{ $name::LEN }>()?;
                 self.emit(head);
