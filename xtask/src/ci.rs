@@ -21,11 +21,13 @@ pub(crate) struct Args {
 struct Step {
     name: &'static str,
     args: Vec<&'static str>,
+    /// The best link of the built-in device that the step may use.
+    link: Option<&'static str>,
 }
 
 fn steps(args: &Args) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut step = |name, args: &[&'static str]| steps.push(Step { name, args: args.to_vec() });
+    let mut step = |name, args: &[&'static str]| steps.push(Step { name, args: args.to_vec(), link: None });
     if !args.skip_test {
         step("tests", &["test"]);
     }
@@ -34,10 +36,20 @@ fn steps(args: &Args) -> Vec<Step> {
     step("C layouts against the installed headers", &["xtask", "abi", "--check"]);
     step("benchmark on the built-in device", &["xtask", "bench-check"]);
     step("simulated network", &["xtask", "sim", "--seeds", "2000"]);
-    step("fuzzing, a smoke", &["xtask", "fuzz", "--seconds", "20"]);
+    step("fuzzing, a smoke", &["xtask", "fuzz", "--seconds", "30"]);
     step("random operations, processes killed", &["xtask", "soak", "--seconds", "120"]);
+    step("the device's links, measured", &["xtask", "bench-device", "--quick"]);
     step("instructions per operation", &["xtask", "cost"]);
     step("serve and cp", &["xtask", "copy-test"]);
+    // `cargo test` has run the suite with every link allowed.
+    let suite = ["test", "--package", "ibex-conformance", "--test", "conformance"];
+    for (name, link) in [
+        ("conformance, everything through shared memory", "host"),
+        ("conformance, everything through UDP", "wire"),
+    ] {
+        steps.push(Step { name, args: suite.to_vec(), link: Some(link) });
+    }
+    let mut step = |name, args: &[&'static str]| steps.push(Step { name, args: args.to_vec(), link: None });
     if args.no_vm {
         step("C programs on the drop-in libraries", &["xtask", "interop", "--quick", "--no-vm"]);
     } else {
@@ -53,7 +65,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for step in steps(args) {
         println!("\n=== {} (cargo {})", step.name, step.args.join(" "));
         let start = Instant::now();
-        util::run(util::cmd("cargo").args(&step.args)).with_context(|| format!("failed: {}", step.name))?;
+        let mut command = util::cmd("cargo");
+        command.args(&step.args);
+        if let Some(link) = step.link {
+            command.env("IBEX_SOFT_LINK", link);
+        }
+        util::run(&mut command).with_context(|| format!("failed: {}", step.name))?;
         table.push((step.name, start.elapsed()));
     }
     println!("\n=== all green");
