@@ -72,8 +72,7 @@ impl Drop for Process {
 #[test]
 fn child_main() {
     let Ok(port) = std::env::var(PORT) else { return };
-    let config =
-        Config { port: port.parse().unwrap(), link: LinkChoice::Wire, ..Config::new(LOOPBACK) };
+    let config = Config { port: port.parse().unwrap(), link: LinkChoice::Wire, ..Config::new(LOOPBACK) };
     let mut end = End::open(&config);
     let qpn = end.wire.alloc_qpn().unwrap();
     for line in std::io::stdin().lines() {
