@@ -59,7 +59,7 @@ pub(crate) struct Args {
 }
 
 /// Packages of the programs.
-const PACKAGES: [&str; 4] = ["ibverbs-utils", "perftest", "rdmacm-utils", "iproute2"];
+const PACKAGES: [&str; 3] = ["ibverbs-utils", "perftest", "rdmacm-utils"];
 
 /// Runs the cases, writes or compares the table of results.
 ///
@@ -70,6 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return lab::inside(args, loss);
     }
     util::apt(&PACKAGES)?;
+    util::apt(&["iproute2"])?;
     if args.reference {
         return lab::reference(args);
     }

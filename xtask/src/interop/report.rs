@@ -87,7 +87,8 @@ const HEAD: &str = "# C programs on the software device\n\n\
       virtual machine of `cargo xtask vm`; the two ends are joined by a veth pair, and a share of loss drops packets in\n  \
       both directions.\n\
     - Device, GID, port and addresses are added to each line as the link needs them.\n\
-    - perftest posts by the extended calls where a device has them; `--use_old_post_send` asks for the classic ones.\n\n";
+    - perftest uses the extended calls (`ibv_wr_*`) with devices of three vendors only, and elsewhere the classic ones\n  \
+      with or without `--use_old_post_send`; `ibv_rc_pingpong -N` uses the extended ones.\n\n";
 
 /// The links of a table, in words.
 fn legend(table: Table) -> &'static str {

@@ -1,8 +1,10 @@
 //! perftest: every program with every transport service that it offers.
 //!
 //! What perftest 4.5 offers: SEND over RC, UC and UD; WRITE over RC and UC; READ and atomics over RC; events (`-e`) not with
-//! WRITE's latency; a shared receive queue with SEND; rdma_cm (`-R`) not with UC. It posts by the extended calls
-//! (`ibv_wr_*`) where the device has them, and by `ibv_post_send` when told (`--use_old_post_send`).
+//! WRITE's latency; a shared receive queue with SEND; rdma_cm (`-R`) not with UC. It knows devices by their vendor: the
+//! extended calls (`ibv_wr_*`) it uses with Mellanox's, Amazon's and HiSilicon's only, and with any other it goes back to
+//! `ibv_post_send` as if told so (`--use_old_post_send`); cases run with and without the option. The extended calls have
+//! their witness in `ibv_rc_pingpong -N`.
 
 use super::{BUFFER, Case, Check, case};
 
