@@ -77,6 +77,17 @@ impl RcQp {
             && self.out.is_empty()
     }
 
+    /// Whether this end serves requests, and what the first of them has to tell has been told: packets of the peer's may
+    /// stay out from now on.
+    pub fn serves_unseen(&self) -> bool {
+        match self.state {
+            // In RTR a first packet is an event.
+            QpState::Rtr => self.receiving.as_ref().is_some_and(|receiving| receiving.established),
+            QpState::Rts | QpState::Sqd => true,
+            _ => false,
+        }
+    }
+
     /// Whether the two ends agree on everything that has been sent either way so far, as far as `self` sends: the peer
     /// expects what comes next, and has been told of all that `self` carried out for it.
     #[inline]

@@ -284,13 +284,12 @@ impl Nic {
         // A round may have left it on its list, where it would keep its completion queues in use.
         self.engine.lock().unwrap_or_else(PoisonError::into_inner).release(num);
         if let Some(qp) = gone {
-            let mrs = self.regions();
-            let mut inner = qp.lock();
+            // What its peers do with this process's memory ends here, too.
+            let (mrs, mut inner) = qp.lock_unseen(self, |_| true);
             if inner.owes() {
                 // The program may have seen what the peer still waits to have acknowledged.
                 qp.drive(self, &mrs, &mut inner);
             }
-            qp.withdraw(self, &mut inner, true);
             qp.reset(&mrs, &mut inner);
             // A timer must not find a later queue pair of this number.
             self.timers.lock().unwrap_or_else(PoisonError::into_inner).remove(inner.timer, num);

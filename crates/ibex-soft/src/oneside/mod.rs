@@ -105,11 +105,14 @@ impl OneSide {
         self.tables.enter_queue_pair(num, entry);
     }
 
-    /// Withdraws a queue pair. With `wait`, peers that are in the middle of an operation through it have finished when this
-    /// returns, or have been stopped.
-    pub(crate) fn leave_queue_pair(&self, num: u32, wait: bool) {
-        if let Some(index) = self.tables.withdraw_queue_pair(num).filter(|_| wait) {
-            self.hazards.wait_for_queue_pair(index);
-        }
+    /// Withdraws a queue pair. Peers may be in the middle of an operation through it.
+    pub(crate) fn leave_queue_pair(&self, num: u32) {
+        self.tables.withdraw_queue_pair(num);
+    }
+
+    /// Waits for those: when this returns, peers have finished what they did through a queue pair that was withdrawn, or
+    /// have been stopped.
+    pub(crate) fn await_queue_pair(&self, num: u32) {
+        self.hazards.wait_for_queue_pair(tables::queue_pair_index(num));
     }
 }

@@ -184,15 +184,12 @@ impl Tables {
         word(0).store(self.stamp(num), Ordering::Release);
     }
 
-    /// Makes a queue pair unknown; its entry, if it had one.
-    pub(super) fn withdraw_queue_pair(&self, num: u32) -> Option<u32> {
-        let index = queue_pair_index(num);
-        let word = self.memory.word(queue_pair_at(index, 0));
-        if word.load(Ordering::Relaxed) >> 32 != u64::from(num) {
-            return None;
+    /// Makes a queue pair unknown. Peers that looked before may still work through it.
+    pub(super) fn withdraw_queue_pair(&self, num: u32) {
+        let word = self.memory.word(queue_pair_at(queue_pair_index(num), 0));
+        if word.load(Ordering::Relaxed) >> 32 == u64::from(num) {
+            word.store(0, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
         }
-        word.store(0, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        Some(index)
     }
 }

@@ -86,7 +86,8 @@ fn a_permit_needs_key_bounds_rights_domain_and_queue_pair() {
         owner.enter_queue_pair(OURS, &QpEntry { access: Access(READ), ..served(7) });
         assert!(view.permit(&wanted()).is_none(), "not through this queue pair");
         owner.enter_queue_pair(OURS, &served(7));
-        owner.leave_queue_pair(OURS, true);
+        owner.leave_queue_pair(OURS);
+        owner.await_queue_pair(OURS);
         assert!(view.permit(&wanted()).is_none(), "gone");
         owner.enter_queue_pair(OURS, &served(7));
         owner.leave_region(RKEY & !1).unwrap();

@@ -138,11 +138,15 @@ impl Qp {
             let overflow = self.complete(inner);
             self.flush_receives(inner);
             if inner.proto.state() == QpState::Err {
-                self.withdraw(nic, inner, false);
+                self.withdraw(nic, inner);
+                self.forget_far(inner);
             }
             while let Some(event) = inner.proto.poll_event() {
                 self.report(match event {
-                    Event::CommEst => IBV_EVENT_COMM_EST,
+                    Event::CommEst => {
+                        self.publish(nic, inner);
+                        IBV_EVENT_COMM_EST
+                    }
                     Event::SqDrained => {
                         inner.draining = false;
                         if inner.attr.en_sqd_async_notify == 0 {

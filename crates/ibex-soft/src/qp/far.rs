@@ -7,10 +7,10 @@
 //! A request goes this way if nothing of its queue pair is outstanding, so that it is in order; it uses no sequence
 //! number, since the peer's transport does not learn of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, RwLockReadGuard};
 
-use ibex_proto::{QpState, RcQp, RemoteAccess, SendOp};
-use ibex_sys::{IBV_QPT_RC, IBV_WC_SUCCESS, ibv_wc, ibv_wc_opcode};
+use ibex_proto::{RcQp, RemoteAccess, SendOp};
+use ibex_sys::{IBV_WC_SUCCESS, ibv_wc, ibv_wc_opcode};
 
 use super::direct::{Bytes, Staged, atomic, bytes_of, pieces, transfer};
 use super::post::SendRequest;
@@ -31,6 +31,8 @@ pub(super) struct Far {
     map: Option<Arc<Map>>,
     /// Whether peers see this queue pair.
     published: bool,
+    /// Whether peers saw it at some time, and nobody has waited since for what they began then.
+    seen: bool,
 }
 
 impl Far {
@@ -146,35 +148,60 @@ impl Qp {
     /// Tells peers of this queue pair what they have to know, or that there is nothing.
     pub(super) fn publish(&self, nic: &Nic, inner: &mut Inner) {
         let Some(memory) = nic.wire.memory() else { return };
-        let serving = matches!(inner.proto.state(), QpState::Rtr | QpState::Rts | QpState::Sqd);
-        let peer = inner.peer.filter(|peer| serving && peer.address == nic.wire.address());
-        match (peer, inner.proto.as_rc()) {
-            (Some(peer), Some(own)) if self.service == IBV_QPT_RC => {
+        let peer = inner.peer.filter(|peer| peer.address == nic.wire.address());
+        match (peer, inner.proto.as_rc().filter(|own| own.serves_unseen())) {
+            (Some(peer), Some(own)) => {
                 // Without resources for them, READs and atomics are refused, which is the transport's to say.
                 let all =
                     if inner.attr.max_dest_rd_atomic == 0 { RemoteAccess::WRITE } else { RemoteAccess::ALL };
                 let access = Access(u32::from(own.access().0 & all.0));
                 memory.enter_queue_pair(self.num, &QpEntry { remote: peer.qpn, pd: self.pd, access });
-                inner.far.published = true;
+                (inner.far.published, inner.far.seen) = (true, true);
             }
-            _ => self.withdraw(nic, inner, true),
+            _ => self.withdraw(nic, inner),
         }
     }
 
-    /// Peers are told that this queue pair serves no requests any more. With `wait`, none is being carried out through it
-    /// when this returns.
-    pub(crate) fn withdraw(&self, nic: &Nic, inner: &mut Inner, wait: bool) {
+    /// Peers are told that this queue pair serves no requests any more. Some may be in the middle of one: see
+    /// [`Qp::lock_unseen`].
+    pub(super) fn withdraw(&self, nic: &Nic, inner: &mut Inner) {
         if !std::mem::take(&mut inner.far.published) {
             return;
         }
         if let Some(memory) = nic.wire.memory() {
-            memory.leave_queue_pair(self.num, wait);
+            memory.leave_queue_pair(self.num);
+        }
+    }
+
+    /// The table of regions and this queue pair's lock. If `unseen` says so, with both held, no peer is in the middle of an
+    /// operation through the queue pair, and none begins one. Waiting for peers takes neither: it may take long if one
+    /// is stopped.
+    pub(crate) fn lock_unseen<'a>(
+        &'a self,
+        nic: &'a Nic,
+        mut unseen: impl FnMut(&Inner) -> bool,
+    ) -> (RwLockReadGuard<'a, MrTable>, MutexGuard<'a, Inner>) {
+        let mut waited = false;
+        loop {
+            let mrs = nic.regions();
+            let mut inner = self.lock();
+            if !inner.far.seen || !unseen(&inner) {
+                return (mrs, inner);
+            }
+            // Unless somebody made it known again meanwhile, once is enough.
+            inner.far.seen = inner.far.published || !waited;
+            self.withdraw(nic, &mut inner);
+            let Some(memory) = nic.wire.memory().filter(|_| inner.far.seen) else { return (mrs, inner) };
+            drop(inner);
+            drop(mrs);
+            memory.await_queue_pair(self.num);
+            waited = true;
         }
     }
 
     /// The peer's memory is not in sight any more.
     pub(super) fn forget_far(&self, inner: &mut Inner) {
-        let published = inner.far.published;
-        inner.far = Far { published, ..Far::default() };
+        let Far { published, seen, .. } = inner.far;
+        inner.far = Far { published, seen, ..Far::default() };
     }
 }

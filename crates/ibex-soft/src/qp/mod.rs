@@ -35,7 +35,7 @@ use ibex_proto::{
 };
 use ibex_sys::{
     IBV_QP_ACCESS_FLAGS, IBV_QP_AV, IBV_QP_EN_SQD_ASYNC_NOTIFY, IBV_QP_MAX_DEST_RD_ATOMIC,
-    IBV_QP_MIN_RNR_TIMER, IBV_QP_QKEY, IBV_QPS_ERR, IBV_QPS_INIT, IBV_QPS_RESET, IBV_QPS_RTR, IBV_QPS_RTS,
+    IBV_QP_MIN_RNR_TIMER, IBV_QP_QKEY, IBV_QP_STATE, IBV_QPS_ERR, IBV_QPS_INIT, IBV_QPS_RESET, IBV_QPS_RTR, IBV_QPS_RTS,
     IBV_QPS_SQD, IBV_QPS_SQE, IBV_QPT_UC, IBV_QPT_UD, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_cap,
     ibv_qp_state, ibv_qp_type,
 };
@@ -201,12 +201,34 @@ impl Qp {
         address: Option<IpAddr>,
         limits: &Limits,
     ) -> Result<ibv_qp_state, i32> {
-        let mrs = nic.regions();
-        let mut inner = self.lock();
+        // What is taken from peers here they have let go of when this returns.
+        let taken = mask.contains(IBV_QP_ACCESS_FLAGS) || mask.contains(IBV_QP_AV);
+        let (mrs, mut inner) = self.lock_unseen(nic, |_| {
+            taken || mask.contains(IBV_QP_STATE) && [IBV_QPS_RESET, IBV_QPS_ERR].contains(&attr.qp_state)
+        });
         if inner.owes() {
             // An acknowledgement left for later would be lost with the state.
             self.drive(nic, &mrs, &mut inner);
         }
+        let changed = self.change(nic, &mrs, &mut inner, (attr, mask), address, limits);
+        // If it was refused, peers are to see again what they saw before.
+        self.publish(nic, &mut inner);
+        if changed.is_ok() {
+            self.drive(nic, &mrs, &mut inner);
+        }
+        changed.map(|()| inner.state())
+    }
+
+    /// [`Qp::modify`], but for what others see of it.
+    fn change(
+        &self,
+        nic: &Nic,
+        mrs: &MrTable,
+        inner: &mut Inner,
+        (attr, mask): (&ibv_qp_attr, ibv_qp_attr_mask),
+        address: Option<IpAddr>,
+        limits: &Limits,
+    ) -> Result<(), i32> {
         let from = inner.state();
         let to = transition::check(self.service, from, attr, mask, &limits.transition())
             .map_err(|_: Refusal| libc::EINVAL)?;
@@ -220,9 +242,8 @@ impl Qp {
             }
         }
         if to == IBV_QPS_RESET {
-            self.withdraw(nic, &mut inner, true);
-            self.reset(&mrs, &mut inner);
-            return Ok(to);
+            self.reset(mrs, inner);
+            return Ok(());
         }
         transition::apply(&mut inner.attr, attr, mask);
         if to == IBV_QPS_RTR && self.is_datagram() {
@@ -233,13 +254,10 @@ impl Qp {
             let peer = Peer { address, qpn: inner.attr.dest_qp_num };
             inner.peer = Some(peer);
             self.find_mate(nic, peer);
-            self.forget_far(&mut inner);
+            self.forget_far(inner);
             nic.wire.hello(peer);
         }
-        inner.step(from, to, mask)?;
-        self.publish(nic, &mut inner);
-        self.drive(nic, &mrs, &mut inner);
-        Ok(inner.state())
+        inner.step(from, to, mask)
     }
 
     /// Forgets everything: back to RESET, with its completions removed from both queues.
