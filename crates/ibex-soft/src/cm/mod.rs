@@ -9,6 +9,7 @@
 //! | `commands` | what programs ask for |
 //! | `id` | one identifier |
 //! | `event` | channels |
+//! | `kept` | datagrams whose receiver has no room, or is not there yet |
 //! | `ports` | who has which port |
 //!
 //! # Whose datagram
@@ -24,9 +25,11 @@
 mod commands;
 mod event;
 mod id;
+mod kept;
 mod ports;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,6 +46,7 @@ use crate::nic::Nic;
 pub(crate) use commands::{Accept, Call, port_space};
 pub(crate) use event::{Channel, Queued, What};
 pub(crate) use id::{Id, Options, Phase};
+use kept::{Kept, Receiver, Tried};
 use ports::Ports;
 
 /// The queue pair of management datagrams.
@@ -55,24 +59,16 @@ const PACKET: usize = Bth::LEN + Deth::LEN + MAD_LEN;
 const INBOX: usize = 1024;
 
 /// How long a request for a service that was listened for a moment ago waits for somebody to listen again, before it is
-/// refused, and how often it is looked. Some programs (perftest) call again in the moment in which their peer changes
+/// refused; and one whose listener does not keep up, before it is lost. Some programs (perftest) call again in the moment in which their peer changes
 /// listeners, and count on the kernel taking milliseconds to resolve what is known here at once; a second is enough on an
 /// emulated machine. Who repeats the request meanwhile is refused twice, which does no harm.
 const GRACE: Nanos = 1_000_000_000;
-const LOOK: Nanos = 10_000_000;
 
 /// How long ago that moment may be.
 const RECENT: Nanos = 10_000_000_000;
 
 /// Services remembered for that; with more, those that are no longer recent are forgotten.
 const REMEMBERED: usize = 256;
-
-/// How long a request waits for room in its listener's mailbox, which holds ten datagrams by default
-/// (`net.unix.max_dgram_qlen`): a thread takes some 50 µs to wake, and longer on a crowded machine.
-const FULL: Nanos = 300_000;
-
-/// Requests that may wait so; those beyond are refused, or dropped, at once.
-const KEPT: usize = 1024;
 
 /// The service of a NIC.
 pub(crate) struct Service {
@@ -112,10 +108,8 @@ struct Inner {
     services: HashMap<ServiceId, ListenerId>,
     /// Requests no identifier was made for yet: their listener, and what happened to them meanwhile.
     pending: HashMap<ConnId, (Arc<Id>, Vec<What>)>,
-    /// Requests that wait for a listener: by when to look for one and a number of their own; when they came.
-    kept: BTreeMap<(Nanos, u64), (Nanos, Letter)>,
-    /// Letters kept so far.
-    letters: u64,
+    /// Datagrams that wait for their receiver.
+    kept: Kept,
     /// Services that were listened for when last seen, and when that was.
     recent: HashMap<ServiceId, Nanos>,
     /// When a timer of the NIC will look here; `Nanos::MAX` if none will.
@@ -136,8 +130,7 @@ impl Service {
             listeners: HashMap::new(),
             services: HashMap::new(),
             pending: HashMap::new(),
-            kept: BTreeMap::new(),
-            letters: 0,
+            kept: Kept::default(),
             recent: HashMap::new(),
             timer: Nanos::MAX,
             psn: random() as u32,
@@ -188,9 +181,8 @@ impl Service {
                 let owner = Route::of(letter.mad()).map_or(Owner::Here, |route| inner.owner(nic, route));
                 match owner {
                     Owner::Here => inner.handle(now, &letter),
-                    // What its owner does not keep up with is lost, and repeated by its sender.
-                    Owner::Slot(slot) => drop(nic.wire.relay(slot, letter.from.ip(), &letter.packet[..])),
-                    Owner::Listener(service) => inner.pass(nic, now, service, letter, now),
+                    Owner::Slot(slot) => inner.pass(nic, now, Receiver::Slot(slot), letter),
+                    Owner::Listener(service) => inner.pass(nic, now, Receiver::Service(service), letter),
                 }
             }
         });
@@ -273,8 +265,7 @@ impl Inner {
             let Some(transmit) = self.cm.poll_transmit() else { break };
             self.transmit(nic, now, &transmit, &mut outgoing);
         }
-        let kept = self.kept.first_key_value().map(|(&(due, _), _)| due);
-        let due = self.cm.poll_timeout().into_iter().chain(kept).min().unwrap_or(Nanos::MAX);
+        let due = self.cm.poll_timeout().into_iter().chain(self.kept.next()).min().unwrap_or(Nanos::MAX);
         if due < self.timer {
             nic.timer(self.timer, due, QPN);
             self.timer = due;
@@ -303,7 +294,7 @@ impl Inner {
         let (from, to) = (transmit.local, transmit.remote);
         let letter = Letter { from, to, from_qpn: Qpn::new(QPN), packet: Box::new(packet) };
         match owner {
-            Owner::Listener(service) => self.pass(nic, now, service, letter, now),
+            Owner::Listener(service) => self.pass(nic, now, Receiver::Service(service), letter),
             _ => self.handle(now, &letter),
         }
     }
@@ -313,23 +304,63 @@ impl Inner {
         self.cm.handle_mad(now, letter.from, letter.to, letter.from_qpn, letter.mad());
     }
 
-    /// Passes a request that came at `came` on to its listener, or keeps it for a while.
-    fn pass(&mut self, nic: &Nic, now: Nanos, service: ServiceId, letter: Letter, came: Nanos) {
-        let posted = post(&nic.wire, service, &letter);
-        let late = self.kept.len() >= KEPT || now.saturating_sub(came) >= GRACE;
-        let again = match posted {
-            Posted::Passed => return self.remember(now, service),
-            // The state machine refuses it.
-            Posted::Nobody if late || !self.was_listened_for(now, service) => {
-                return self.handle(now, &letter);
+    /// Passes a datagram on to whom it is for, or keeps it for a while.
+    fn pass(&mut self, nic: &Nic, now: Nanos, receiver: Receiver, letter: Letter) {
+        let tried = if self.kept.waits(receiver) {
+            // Its turn comes after those before it.
+            Tried::Full
+        } else {
+            match self.try_once(nic, now, receiver, &letter) {
+                Ok(()) => return,
+                Err(tried) if self.is_hopeless(now, receiver, tried) => {
+                    return self.give_up(now, tried, &letter);
+                }
+                Err(tried) => tried,
             }
-            Posted::Nobody => LOOK,
-            // Lost, and repeated by its sender.
-            Posted::Full if late => return,
-            Posted::Full => FULL,
         };
-        self.letters += 1;
-        self.kept.insert((now.saturating_add(again), self.letters), (came, letter));
+        if let Err(letter) = self.kept.keep(now, receiver, tried, letter) {
+            self.give_up(now, tried, &letter);
+        }
+    }
+
+    /// Passes a datagram on, if there is room: nothing is waited for here, since no queue pair of the process may make
+    /// progress meanwhile.
+    fn try_once(&mut self, nic: &Nic, now: Nanos, receiver: Receiver, letter: &Letter) -> Result<(), Tried> {
+        let (from, packet) = (letter.from.ip(), &letter.packet[..]);
+        let passed = match receiver {
+            // It is listened for here by now.
+            Receiver::Service(service) if self.services.contains_key(&service) => {
+                self.handle(now, letter);
+                return Ok(());
+            }
+            Receiver::Service(service) => nic.wire.post(&ports::mailbox(service), from, packet),
+            Receiver::Slot(slot) => nic.wire.relay(slot, from, packet),
+        };
+        match (passed, receiver) {
+            (Ok(()), Receiver::Service(service)) => self.remember(now, service),
+            (Ok(()), Receiver::Slot(_)) => {}
+            (Err(error), _) if error.kind() == ErrorKind::ConnectionRefused => return Err(Tried::Nobody),
+            (Err(_), _) => return Err(Tried::Full),
+        }
+        Ok(())
+    }
+
+    /// Whether to wait for a receiver that was not there makes no sense.
+    fn is_hopeless(&self, now: Nanos, receiver: Receiver, tried: Tried) -> bool {
+        match receiver {
+            Receiver::Service(service) => tried == Tried::Nobody && !self.was_listened_for(now, service),
+            Receiver::Slot(_) => tried == Tried::Nobody,
+        }
+    }
+
+    /// A datagram is not passed on any more.
+    fn give_up(&mut self, now: Nanos, tried: Tried, letter: &Letter) {
+        match tried {
+            // The state machine refuses it, or says that it knows nothing of the connection.
+            Tried::Nobody => self.handle(now, letter),
+            // Lost, and repeated by its sender.
+            Tried::Full => {}
+        }
     }
 
     /// Notes that a service is, or just was, listened for.
@@ -346,15 +377,26 @@ impl Inner {
         self.recent.get(&service).is_some_and(|&at| now.saturating_sub(at) < RECENT)
     }
 
-    /// Looks once more for who listens for what was kept.
+    /// Tries once more to pass on what was kept.
     fn pass_kept(&mut self, nic: &Nic, now: Nanos) {
-        while let Some(first) = self.kept.first_entry()
-            && first.key().0 <= now
-        {
-            let (came, letter) = first.remove();
-            match Route::of(letter.mad()).map(|route| self.owner(nic, route)) {
-                Ok(Owner::Listener(service)) => self.pass(nic, now, service, letter, came),
-                _ => self.handle(now, &letter),
+        while let Some((receiver, mut turn)) = self.kept.take(now) {
+            while let Some((came, letter)) = turn.letters.pop_front() {
+                let Err(tried) = self.try_once(nic, now, receiver, &letter) else {
+                    turn.went_on();
+                    continue;
+                };
+                // What comes after it would meet the same.
+                let hopeless = self.is_hopeless(now, receiver, tried);
+                let mut first = Some((came, letter));
+                while let Some((came, letter)) = first.take().or_else(|| turn.letters.pop_front()) {
+                    if !hopeless && now.saturating_sub(came) < GRACE {
+                        turn.letters.push_front((came, letter));
+                        break;
+                    }
+                    self.give_up(now, tried, &letter);
+                }
+                self.kept.put_back(now, receiver, tried, turn);
+                break;
             }
         }
     }
@@ -369,11 +411,10 @@ impl Inner {
                 }
                 None => self.cm.release(now, conn),
             },
-            Event::SidrRequest { listener, sidr, request } => {
-                if let Some(id) = self.listeners.get(&listener) {
-                    push(id, What::SidrRequest(sidr, request));
-                }
-            }
+            Event::SidrRequest { listener, sidr, request } => match self.listeners.get(&listener) {
+                Some(id) => push(id, What::SidrRequest(sidr, request)),
+                None => self.cm.sidr_release(now, sidr),
+            },
             Event::Reply { conn, reply } => self.tell(conn, What::Reply(reply)),
             Event::Established { conn, private } => {
                 let private = private.map_or_else(Vec::new, |private| private.to_vec());
@@ -443,24 +484,6 @@ fn push(id: &Arc<Id>, what: What) {
         _ => {}
     }
     id.channel().push(Queued { id: id.clone(), what });
-}
-
-/// What became of a request that was passed on.
-enum Posted {
-    Passed,
-    /// The listener does not keep up.
-    Full,
-    /// Nobody listens on this address.
-    Nobody,
-}
-
-/// Passes a request on to the listener of a service.
-fn post(wire: &Wire, service: ServiceId, letter: &Letter) -> Posted {
-    match wire.post(&ports::mailbox(service), letter.from.ip(), &letter.packet[..]) {
-        Ok(()) => Posted::Passed,
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Posted::Nobody,
-        Err(_) => Posted::Full,
-    }
 }
 
 /// A datagram as a packet.

@@ -21,7 +21,6 @@ use super::forward::{HEADER, Header, Kind, abstract_address};
 use super::interest::Interest;
 use super::qpn;
 use super::rx::{Datagram, Received};
-use super::tx;
 use super::wire::Wire;
 
 /// Bytes of the longest packet a mailbox takes: a management datagram with its headers is 276.
@@ -102,7 +101,7 @@ impl Wire {
         Ok(Held { socket, all, interest: self.interest().clone() })
     }
 
-    /// Passes a packet on to the mailbox of that name. `source` is the address it came from.
+    /// Passes a packet on to the mailbox of that name, without waiting for room. `source` is the address it came from.
     ///
     /// # Errors
     /// `ECONNREFUSED` if there is none; `EAGAIN` if it is full.
@@ -112,16 +111,15 @@ impl Wire {
         let parts = [IoSlice::new(&header), IoSlice::new(packet)];
         // Opening took a slot.
         let from = self.slots().first().ok_or(io::ErrorKind::NotConnected)?;
-        tx::patiently(|| SockRef::from(&from.socket).send_to_vectored(&parts, &to).map(drop))
+        SockRef::from(&from.socket).send_to_vectored(&parts, &to).map(drop)
     }
 
-    /// Passes a packet on to the process that owns `slot`. `source` is the address it came from.
+    /// Passes a packet on to the process that owns `slot`, without waiting for room. `source` is the address it came from.
     ///
     /// # Errors
     /// `ECONNREFUSED` if nobody owns it; `EAGAIN` if its queue is full.
     pub(crate) fn relay(&self, slot: u16, source: IpAddr, packet: &[u8]) -> io::Result<()> {
-        let header = self.letter(source, packet);
-        tx::patiently(|| self.send_to_slot(slot, &header, packet))
+        self.send_to_slot(slot, &self.letter(source, packet), packet)
     }
 
     /// Whether a process owns `slot`. It is told our port, which does no harm.
