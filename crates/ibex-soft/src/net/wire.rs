@@ -345,7 +345,7 @@ impl Wire {
         if self.injector.is_none() { MAX_SEGMENTS } else { 1 }
     }
 
-    /// Whether every packet is to be seen: then nothing may be done without packets.
+    /// Whether every packet is to be seen.
     pub(crate) fn captures(&self) -> bool {
         self.capture.is_some()
     }
@@ -393,6 +393,11 @@ impl Wire {
     pub(super) fn link_of(&self, slot: u16) -> Option<LinkId> {
         let link = self.known[usize::from(slot)].link.load(Ordering::Relaxed);
         (link != 0).then_some(link)
+    }
+
+    /// Whether a queue pair is, or could be, one of this process's.
+    pub(crate) fn is_here(&self, peer: Peer) -> bool {
+        peer.address == self.address() && self.is_own(qpn::slot(peer.qpn))
     }
 
     /// The link to the process of a queue pair, if there is one and it is not our own.
@@ -544,9 +549,9 @@ impl Wire {
         result.map(drop)
     }
 
-    /// Whether packets are to meet faults: then they have to be packets.
-    pub(crate) fn has_faults(&self) -> bool {
-        self.injector.is_some()
+    /// Whether what is sent has to be packets: they are to meet faults, or to be seen.
+    pub(crate) fn wants_packets(&self) -> bool {
+        self.injector.is_some() || self.captures()
     }
 
     /// The fault injector, if there is one.

@@ -47,7 +47,7 @@ impl Far {
 
     fn look(&mut self, nic: &Nic, peer: Peer) -> bool {
         let Some(link) = nic.wire.link_to(peer) else { return false };
-        if link == self.link || nic.wire.has_faults() {
+        if link == self.link || nic.wire.wants_packets() {
             return false;
         }
         (self.link, self.view, self.map) = (link, nic.wire.view(link), None);

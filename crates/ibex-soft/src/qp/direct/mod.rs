@@ -40,7 +40,7 @@ pub(super) use perform::{Source, atomic};
 
 /// Whether operations may go this way on a NIC.
 pub(super) fn is_allowed(nic: &Nic) -> bool {
-    nic.wire.link_choice() >= LinkChoice::Direct && !nic.wire.has_faults()
+    nic.wire.link_choice() >= LinkChoice::Direct && !nic.wire.wants_packets()
 }
 
 /// The other end of a queue pair's connection, if it is in this process, with its lock.
@@ -103,7 +103,8 @@ impl Qp {
 
     /// The destination has become known.
     pub(super) fn find_mate(&self, nic: &Nic, peer: Peer) {
-        let here = is_allowed(nic) && peer.address == nic.wire.address();
+        // Of another process's queue pair nothing is found here: to look would only hold up who makes and destroys some.
+        let here = is_allowed(nic) && nic.wire.is_here(peer);
         self.mate.store(if here { peer.qpn } else { 0 }, Ordering::Relaxed);
     }
 
