@@ -110,7 +110,7 @@ impl Srq {
         SrqPoster { srq: self, ring: self.lock() }
     }
 
-    /// Takes the oldest request, giving identifier and list to `keep`. Raises the limit's event if too few are left.
+    /// Takes the oldest request, giving identifier and list to `keep`. [`Srq::taken`] or [`Srq::put_back`] must follow.
     pub(crate) fn take<R>(&self, keep: impl FnOnce(u64, &[ibv_sge]) -> R) -> Option<R> {
         let mut ring = self.lock();
         if ring.waiting == 0 {
@@ -123,8 +123,12 @@ impl Srq {
         ring.head = ring.slot(1);
         ring.waiting -= 1;
         self.taken.fetch_add(1, Ordering::AcqRel);
-        self.watch(&mut ring);
         Some(kept)
+    }
+
+    /// What was taken is used: raises the limit's event if too few are left.
+    pub(crate) fn taken(&self) {
+        self.watch(&mut self.lock());
     }
 
     /// Puts a request that was taken, and not used, in front of all others.
@@ -231,10 +235,12 @@ mod tests {
     }
 
     fn take(srq: &Srq) -> Option<u64> {
-        srq.take(|wr_id, list| {
+        let taken = srq.take(|wr_id, list| {
             assert_eq!(list[0].addr, wr_id);
             wr_id
-        })
+        });
+        srq.taken();
+        taken
     }
 
     #[test]
@@ -275,5 +281,18 @@ mod tests {
         assert!(!events.is_ready(), "disarmed");
         srq.modify(None, Some(2)).unwrap();
         assert!(events.is_ready(), "reached when armed");
+    }
+
+    #[test]
+    fn a_request_that_is_put_back_raises_no_event() {
+        let (srq, events) = srq(4);
+        post(&srq, 1).unwrap();
+        srq.modify(None, Some(1)).unwrap();
+        assert_eq!(srq.take(|wr_id, _| wr_id), Some(1));
+        srq.put_back(1, &[ibv_sge { addr: 1, length: 1, lkey: 1 }]);
+        assert!(!events.is_ready());
+        assert_eq!(srq.query().srq_limit, 1, "still armed");
+        assert_eq!(take(&srq), Some(1));
+        assert!(events.is_ready());
     }
 }

@@ -271,8 +271,16 @@ impl RecvQueue {
         Ok(())
     }
 
-    /// Takes the oldest request that waits; returns its slot.
+    /// Takes the oldest request that waits, to be used; returns its slot.
     pub(crate) fn take(&mut self) -> Option<u64> {
+        let slot = self.try_take()?;
+        self.keep();
+        Some(slot)
+    }
+
+    /// Takes the oldest request that waits; returns its slot. [`RecvQueue::keep`] or [`RecvQueue::put_back`] must follow.
+    #[inline]
+    pub(crate) fn try_take(&mut self) -> Option<u64> {
         if self.is_shared() {
             return self.take_shared();
         }
@@ -283,6 +291,14 @@ impl RecvQueue {
         let slot = (self.next + depth - self.waiting) % depth;
         self.waiting -= 1;
         Some(slot as u64)
+    }
+
+    /// The request taken last is used.
+    #[inline]
+    pub(crate) fn keep(&self) {
+        if let Some(shared) = &self.shared {
+            shared.srq.taken();
+        }
     }
 
     /// Takes the oldest request of the shared queue into a slot of our own. A few slots are enough: the transport holds one

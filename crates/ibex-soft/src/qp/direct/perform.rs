@@ -90,13 +90,14 @@ pub(super) fn perform(
     };
     match op {
         SendOp::Send { imm, inv: None } => {
-            let cookie = theirs.recv.take()?;
+            let cookie = theirs.recv.try_take()?;
             let list = theirs.recv.list(cookie);
             let to = Bytes::List(List::new(mrs, theirs.recv.pd().unwrap_or(target.pd), list));
             if len > capacity(list) || !transfer(payload, to, len as usize) {
                 theirs.recv.put_back(cookie);
                 return None;
             }
+            theirs.recv.keep();
             Some(Some(arrived(cookie, WcOpcode::RECV, imm)))
         }
         // Invalidation is the transport's, and so are local operations.
@@ -107,13 +108,16 @@ pub(super) fn perform(
         SendOp::Write { rkey, va, imm } => {
             let to = remote(rkey, va, RemoteAccess::WRITE)?;
             let cookie = match imm {
-                Some(_) => Some(theirs.recv.take()?),
+                Some(_) => Some(theirs.recv.try_take()?),
                 None => None,
             };
             let done = to.is_none_or(|to| transfer(payload, Bytes::Memory(to.memory, to.at), len as usize));
             match (done, cookie) {
                 (true, None) => Some(None),
-                (true, Some(cookie)) => Some(Some(arrived(cookie, WcOpcode::RECV_RDMA_WITH_IMM, imm))),
+                (true, Some(cookie)) => {
+                    theirs.recv.keep();
+                    Some(Some(arrived(cookie, WcOpcode::RECV_RDMA_WITH_IMM, imm)))
+                }
                 (false, Some(cookie)) => {
                     theirs.recv.put_back(cookie);
                     None
