@@ -85,6 +85,18 @@ fn seal(fd: BorrowedFd<'_>, seals: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether a file is of ordinary pages, which are there whenever they are touched; those of hugetlbfs may not be.
+pub(crate) fn is_ordinary(fd: BorrowedFd<'_>) -> bool {
+    let mut status = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: fstatfs(2) writes one `struct statfs`, for which there is room.
+    if unsafe { libc::fstatfs(fd.as_raw_fd(), status.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: fstatfs(2) succeeded and filled it.
+    let status = unsafe { status.assume_init() };
+    status.f_type == libc::TMPFS_MAGIC
+}
+
 fn check(fd: BorrowedFd<'_>, len: usize) -> io::Result<()> {
     // SAFETY: F_GET_SEALS takes no argument; it fails on anything but an anonymous file.
     let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
@@ -95,7 +107,7 @@ fn check(fd: BorrowedFd<'_>, len: usize) -> io::Result<()> {
     }
     // SAFETY: fstat(2) succeeded and filled it.
     let status = unsafe { status.assume_init() };
-    let fixed = seals >= 0 && seals & FIXED_SIZE == FIXED_SIZE;
+    let fixed = seals >= 0 && seals & FIXED_SIZE == FIXED_SIZE && is_ordinary(fd);
     if fixed && usize::try_from(status.st_size) == Ok(len) {
         Ok(())
     } else {
@@ -208,6 +220,28 @@ mod tests {
         assert_ne!(unsafe { libc::ftruncate(fd.as_raw_fd(), 0) }, 0, "sealed");
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         assert!(open(file.as_fd(), file.metadata().unwrap().len() as usize).is_err(), "no anonymous file");
+    }
+
+    #[test]
+    fn files_of_huge_pages_are_not_mapped() {
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_HUGETLB;
+        // SAFETY: the name is a C string.
+        let fd = unsafe { libc::memfd_create(c"huge".as_ptr(), flags) };
+        if fd < 0 {
+            // A kernel without them has none that could come from a peer.
+            return;
+        }
+        // SAFETY: just opened and owned by nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: fstat(2) writes one `struct stat`, for which zeros are room.
+        let mut status: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::fstat(fd.as_raw_fd(), &raw mut status) }, 0);
+        let len = status.st_blksize;
+        // SAFETY: ftruncate(2) takes no pointer.
+        assert_eq!(unsafe { libc::ftruncate(fd.as_raw_fd(), len) }, 0);
+        seal(fd.as_fd(), FIXED_SIZE).unwrap();
+        assert!(check(fd.as_fd(), len as usize).is_err(), "its pages may not be there");
     }
 
     #[test]

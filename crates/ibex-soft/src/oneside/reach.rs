@@ -16,11 +16,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock};
 
+use crate::host::segment;
 use crate::memory::UserMemory;
 
 /// How a peer's bytes are reached.
@@ -170,7 +171,7 @@ impl Map {
         }
         let file = File::options().read(true).write(true).open(&path)?;
         let (inode, size) = fixed_file(file.as_raw_fd())?;
-        if inode != share.inode || file.metadata()?.ino() != inode {
+        if inode != share.inode || !segment::is_ordinary(file.as_fd()) || file.metadata()?.ino() != inode {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let len = usize::try_from(size).map_err(|_| io::ErrorKind::InvalidData)?;
