@@ -36,8 +36,10 @@ impl Requester {
         let Some(aeth) = packet.aeth() else { return };
         match aeth.syndrome {
             Syndrome::Ack { .. } if number < self.high => {
-                self.acknowledge(now, number + 1, out);
-                if self.una == self.recovery.proof {
+                if !self.acknowledge(now, number + 1, out) {
+                    self.early.executed = self.early.executed.max(number + 1);
+                    self.ask_for_missing(now, out);
+                } else if self.una == self.recovery.proof {
                     // What came after the gap has not been kept.
                     self.repair(now, out);
                 }
@@ -47,7 +49,9 @@ impl Requester {
             }
             // A sequence error names the number expected, which may be one that has not been sent.
             Syndrome::Nak(NakCode::PSN_SEQUENCE) if number <= self.high => {
-                if self.acknowledge(now, number, out) && number < self.high {
+                if !self.acknowledge(now, number, out) {
+                    self.go_back_for_loss(now, out);
+                } else if number < self.high {
                     self.repair(now, out);
                 }
             }
@@ -67,8 +71,7 @@ impl Requester {
         self.una + u64::from(psn.forward_from(wire(self.una)))
     }
 
-    /// Everything before `to` has been executed. `false` if data of a READ or atomic before `to` is missing, in which case
-    /// it is asked for again.
+    /// Everything before `to` has been executed. `false` if data of a READ or atomic before `to` is missing.
     #[inline]
     fn acknowledge(&mut self, now: Nanos, to: u64, out: &mut Output) -> bool {
         let before = self.una;
@@ -85,15 +88,11 @@ impl Requester {
         if self.una > before {
             self.after_progress(now, self.una - before);
         }
-        if self.una < to {
-            self.go_back_for_loss(now, out);
-            return false;
-        }
-        true
+        self.una >= to
     }
 
     #[inline]
-    fn after_progress(&mut self, now: Nanos, packets: u64) {
+    pub(crate) fn after_progress(&mut self, now: Nanos, packets: u64) {
         if self.una > self.recovery.proof {
             self.recovery.on_proof();
         }
@@ -104,7 +103,7 @@ impl Requester {
                 self.end_burst();
             }
         }
-        while self.data_in_flight.front().is_some_and(|end| *end <= self.una) {
+        while self.data_in_flight.front().is_some_and(|piece| piece.end <= self.una) {
             self.data_in_flight.pop_front();
         }
         self.window.on_progress(packets);
@@ -123,7 +122,7 @@ impl Requester {
     ) {
         // Whoever answers this has executed everything before it.
         if !self.acknowledge(now, number, out) {
-            return;
+            return self.take_early(now, number, packet, host, out);
         }
         let Some(front) = self.sq.front() else { return };
         let cookie = front.wqe.cookie;
@@ -152,13 +151,19 @@ impl Requester {
             self.finish_front(WcStatus::SUCCESS, out);
         }
         self.after_progress(now, 1);
+        if self.una < self.early.executed {
+            self.catch_up(now, out);
+        }
     }
 
     /// The peer has no receive request for the message at `number`.
     fn handle_rnr(&mut self, now: Nanos, number: u64, timer: u8, out: &mut Output) {
         out.counters.rnr_naks_received += 1;
         self.retry.end_rnr_wait(now);
-        if !self.acknowledge(now, number, out) || self.retry.in_rnr_wait() {
+        if !self.acknowledge(now, number, out) {
+            return self.go_back_for_loss(now, out);
+        }
+        if self.retry.in_rnr_wait() {
             return;
         }
         if self.retry.take_rnr(now, rnr_timer_ns(timer)) {

@@ -43,6 +43,7 @@ mod completer;
 mod completion;
 mod config;
 mod counters;
+mod early;
 mod errors;
 mod host;
 mod output;

@@ -12,7 +12,8 @@
 //! | acknowledges the burst or asks for what follows it, peer known to keep | a longer gap: the burst doubles; beyond [`LONGEST`] go back |
 //! | the same, peer unknown | go back; after [`STRIKES`] of these the peer is one that drops |
 //!
-//! With READs or atomics in flight it always goes back: what is in flight is then more than packets to be sent again.
+//! With READs or atomics in flight it goes back for a request that was lost, passing over what has been answered: what is in
+//! flight is then more than packets to be sent again. Data that was lost is asked for alone, see `early.rs`.
 
 use crate::Nanos;
 use crate::WcStatus;
@@ -49,7 +50,7 @@ pub(crate) struct Recovery {
     /// When the last repair was begun.
     pub(crate) since: Nanos,
     /// The window shrinks once for all that was in flight up to here.
-    shrunk_up_to: u64,
+    pub(crate) shrunk_up_to: u64,
 }
 
 impl Recovery {

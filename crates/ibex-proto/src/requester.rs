@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 
 use ibex_wire::{AtomicEth, Bth, Header, Ieth, ImmDt, Mtu, Opcode, Pkey, Psn, Qpn, Reth, padding};
 
+use crate::early::{Early, NEVER, Piece};
 use crate::output::Output;
 use crate::recovery::Recovery;
 use crate::retry::Retry;
@@ -67,8 +68,9 @@ pub(crate) struct Requester {
     pub(crate) cur: usize,
     /// READs and atomics among `sq[..cur]`: what a fence waits for.
     pub(crate) data_before: usize,
-    /// The end of each READ piece and atomic in flight.
-    pub(crate) data_in_flight: VecDeque<u64>,
+    /// Each READ piece and atomic in flight, oldest first.
+    pub(crate) data_in_flight: VecDeque<Piece>,
+    pub(crate) early: Early,
     pub(crate) max_rd_atomic: usize,
     pub(crate) window: Window,
     pub(crate) retry: Retry,
@@ -102,6 +104,7 @@ impl Requester {
             cur: 0,
             data_before: 0,
             data_in_flight: VecDeque::with_capacity(usize::from(attr.max_rd_atomic)),
+            early: Early::new(tuning.max_window.clamp(1, 1 << 16)),
             max_rd_atomic: usize::from(attr.max_rd_atomic),
             window: Window::new(tuning.max_window),
             retry: Retry::new(attr.timeout, attr.retry, attr.rnr_retry, tuning.probe),
@@ -160,13 +163,22 @@ impl Requester {
     /// Packets of the READ request to be sent next. Pieces always end at the same places, so that one asked for again
     /// is a part of one that the responder remembers.
     fn piece(&self, entry: &Entry) -> u64 {
-        let into = self.nxt - entry.first;
-        (self.read_chunk - into % self.read_chunk).min(entry.end - self.nxt)
+        let end = self.piece_end(entry, self.nxt);
+        let end = if self.nxt < self.early.executed { self.early.trim(self.nxt, end) } else { end };
+        end - self.nxt
+    }
+
+    /// Where the piece that `number` belongs to ends.
+    pub(crate) fn piece_end(&self, entry: &Entry, number: u64) -> u64 {
+        let into = number - entry.first;
+        entry.end.min(number + self.read_chunk - into % self.read_chunk)
     }
 
     #[inline]
     pub(crate) fn wants_transmit(&self) -> bool {
-        !self.retry.in_rnr_wait() && self.sq.get(self.cur).is_some_and(|entry| !self.is_blocked(entry))
+        !self.retry.in_rnr_wait()
+            && (self.early.wants_transmit()
+                || self.sq.get(self.cur).is_some_and(|entry| !self.is_blocked(entry)))
     }
 
     /// Writes the next request packet.
@@ -182,6 +194,11 @@ impl Requester {
         if self.retry.in_rnr_wait() {
             return None;
         }
+        if self.early.wants_transmit()
+            && let Some(transmit) = self.ask_again(now, buf)
+        {
+            return Some(transmit);
+        }
         let sent = loop {
             let entry = self.sq.get(self.cur)?;
             if self.is_blocked(entry) {
@@ -189,8 +206,9 @@ impl Requester {
             }
             break match entry.wqe.op {
                 SendOp::Send { .. } | SendOp::Write { .. } => self.send_or_write(host, buf),
-                SendOp::Read { .. } => self.read(buf),
-                SendOp::CompareSwap { .. } | SendOp::FetchAdd { .. } => self.atomic(buf),
+                SendOp::Read { .. } | SendOp::CompareSwap { .. } | SendOp::FetchAdd { .. } => {
+                    self.read_or_atomic(now, buf)
+                }
                 SendOp::LocalInv { .. } | SendOp::BindMw => {
                     if !self.local(host, out) {
                         return None;
@@ -222,6 +240,9 @@ impl Requester {
         }
         if self.nxt >= self.recovery.jump_at {
             self.end_burst();
+        }
+        if self.nxt < self.early.executed {
+            self.skip_received();
         }
         Some(transmit)
     }
@@ -329,61 +350,61 @@ impl Requester {
         Ok(Some(Transmit { len: opcode.header_len() + len + pad, more }))
     }
 
-    /// A READ request, for a whole READ or a piece of it.
+    /// The next request that is answered with data: a whole READ or a piece of it, or an atomic.
     #[inline(never)]
-    fn read(&mut self, buf: &mut [u8]) -> Result<Option<Transmit>, LocalFault> {
+    fn read_or_atomic(&mut self, now: Nanos, buf: &mut [u8]) -> Result<Option<Transmit>, LocalFault> {
         let entry = &self.sq[self.cur];
-        let SendOp::Read { rkey, va } = entry.wqe.op else { return Err(LocalFault::Operation) };
         if self.max_rd_atomic == 0 {
             return Err(LocalFault::Operation);
         }
         if entry.wqe.len > MAX_MESSAGE {
             return Err(LocalFault::Length);
         }
-        let shift = self.route.mtu.shift();
-        let piece = self.piece(entry);
-        let offset = (self.nxt - entry.first) << shift;
-        let len = (piece << shift).min(u64::from(entry.wqe.len) - offset) as u32;
-        let reth = Reth { va: va.wrapping_add(offset), rkey, len };
-        Ok(self.data_request(Opcode::RC_READ_REQUEST, piece, buf, |rest| reth.put(rest).map(|_| Reth::LEN)))
+        let packets = self.piece(entry);
+        let Some(len) = self.put_data_request(entry, self.nxt, packets, buf) else { return Ok(None) };
+        let (from, end) = (self.nxt, self.piece_end(entry, self.nxt));
+        let asked = if from < self.high { from } else { NEVER };
+        self.nxt += packets;
+        self.data_in_flight.push_back(Piece::new(from, end, asked, now));
+        self.since_ack = 0;
+        Ok(Some(Transmit { len, more: false }))
     }
 
-    /// An atomic request.
-    #[inline(never)]
-    fn atomic(&mut self, buf: &mut [u8]) -> Result<Option<Transmit>, LocalFault> {
-        if self.max_rd_atomic == 0 {
-            return Err(LocalFault::Operation);
-        }
-        let (opcode, eth) = match self.sq[self.cur].wqe.op {
-            SendOp::CompareSwap { rkey, va, compare, swap } => {
-                (Opcode::RC_COMPARE_SWAP, AtomicEth { va, rkey, swap_add: swap, compare })
-            }
-            SendOp::FetchAdd { rkey, va, add } => {
-                (Opcode::RC_FETCH_ADD, AtomicEth { va, rkey, swap_add: add, compare: 0 })
-            }
-            _ => return Err(LocalFault::Operation),
-        };
-        Ok(self.data_request(opcode, 1, buf, |rest| eth.put(rest).map(|_| AtomicEth::LEN)))
-    }
-
-    /// A request without payload that is answered with `packets` packets.
-    fn data_request(
-        &mut self,
-        opcode: Opcode,
+    /// Writes a request that is answered with the packets `from..from + packets` of `entry`'s data. `None` if `buf` is
+    /// too short.
+    pub(crate) fn put_data_request(
+        &self,
+        entry: &Entry,
+        from: u64,
         packets: u64,
         buf: &mut [u8],
-        put: impl FnOnce(&mut [u8]) -> Option<usize>,
-    ) -> Option<Transmit> {
-        let bth = Bth {
+    ) -> Option<usize> {
+        let bth = |opcode| Bth {
             pkey: self.route.pkey,
             ack_req: true,
-            ..Bth::new(opcode, self.route.remote_qpn, wire(self.nxt))
+            ..Bth::new(opcode, self.route.remote_qpn, wire(from))
         };
-        let len = Bth::LEN + put(bth.put(buf)?)?;
-        self.nxt += packets;
-        self.data_in_flight.push_back(self.nxt);
-        self.since_ack = 0;
-        Some(Transmit { len, more: false })
+        let atomic = |opcode, eth: AtomicEth, buf| {
+            eth.put(bth(opcode).put(buf)?)?;
+            Some(Bth::LEN + AtomicEth::LEN)
+        };
+        match entry.wqe.op {
+            SendOp::Read { rkey, va } => {
+                let shift = self.route.mtu.shift();
+                let offset = (from - entry.first) << shift;
+                let len = (packets << shift).min(u64::from(entry.wqe.len) - offset) as u32;
+                let reth = Reth { va: va.wrapping_add(offset), rkey, len };
+                reth.put(bth(Opcode::RC_READ_REQUEST).put(buf)?)?;
+                Some(Bth::LEN + Reth::LEN)
+            }
+            SendOp::CompareSwap { rkey, va, compare, swap } => {
+                atomic(Opcode::RC_COMPARE_SWAP, AtomicEth { va, rkey, swap_add: swap, compare }, buf)
+            }
+            SendOp::FetchAdd { rkey, va, add } => {
+                atomic(Opcode::RC_FETCH_ADD, AtomicEth { va, rkey, swap_add: add, compare: 0 }, buf)
+            }
+            _ => None,
+        }
     }
 
     /// Sends again from the oldest number not acknowledged.
@@ -395,6 +416,8 @@ impl Requester {
         self.since_ack = 0;
         self.retry.disarm();
         self.recovery.on_go_back();
+        self.early.on_go_back();
+        self.skip_received();
     }
 
     /// Ends the oldest request with `status`. The rest is flushed when the queue pair moves to ERR.

@@ -89,6 +89,6 @@ fn lost_read_data_is_asked_for_without_a_timeout() {
     for seed in 0..2 {
         let lossy = transfer(op, 10_000, Tuning::default(), seed);
         println!("{lossy:?}");
-        assert!(lossy.goodput > 0.1, "{lossy:?}");
+        assert!(lossy.goodput > 0.5, "{lossy:?}");
     }
 }
