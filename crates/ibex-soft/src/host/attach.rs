@@ -23,19 +23,26 @@ use super::link::{Link, LinkId};
 use super::ring::{self, Side, Writer};
 use super::segment::{self, Mapping};
 use super::{Host, MAX_PEERS, Peers};
-use crate::oneside::{Line, OneSide, View};
+use crate::oneside::{Line, View};
 
 /// Least time between two invitations of one process that does not answer them.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How long a process that wrote garbage into a ring is met on the wire only.
-const BARRED: Duration = Duration::from_secs(3600);
+/// How long a process that wrote garbage into a ring is met on the wire only. It is known by its port, which an innocent
+/// one may have soon.
+const BARRED: Duration = Duration::from_secs(60);
+
+/// Attempts at a time, and how long one may take when another wants its place: a peer that is awake answers within
+/// milliseconds.
+const MAX_ATTEMPTS: usize = 32;
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A peer, or an attempt.
 #[derive(Debug)]
 pub(super) struct Entry {
     connection: OwnedFd,
     port: u16,
+    since: Instant,
     stage: Stage,
     /// Where the peer says which of our memory it works on.
     line: Option<Line>,
@@ -84,24 +91,38 @@ impl Entry {
 }
 
 impl Host {
-    /// An invitation for the process with UDP port `port`, if it is time for one.
-    pub(crate) fn invite(&self, port: u16) -> Option<Invitation> {
+    /// Whether a datagram is from a process that memory may be shared with.
+    pub(crate) fn knows(&self, letter: &Letter) -> bool {
+        self.is_one_of_us(letter.from)
+    }
+
+    /// An invitation for the process with UDP port `port`, if it is time for one. `unwatch` is called with the
+    /// connection of an attempt that ends for it.
+    pub(crate) fn invite(&self, port: u16, unwatch: impl FnOnce(RawFd)) -> Option<Invitation> {
         let mut peers = self.lock();
         // The process with the lower port asks.
         if port <= self.port || !peers.may_meet(port, Instant::now()) {
             return None;
         }
+        self.limit_attempts(&mut peers, unwatch)?;
         let tag = peers.vacant()?;
         peers.not_before(port, Instant::now() + AGAIN);
         let (ours, end) = ancillary::pair().ok()?;
         let watch = (ours.as_raw_fd(), tag);
         self.note_connection(tag, Some(&ours));
-        peers.entries[tag] = Some(Entry { connection: ours, port, stage: Stage::Invited, line: self.line() });
+        let (since, line) = (Instant::now(), self.line());
+        peers.entries[tag] = Some(Entry { connection: ours, port, since, stage: Stage::Invited, line });
         Some(Invitation { end, watch })
     }
 
-    /// Answers an invitation from the process with UDP port `port`; the connection to be watched, and its tag.
-    pub(crate) fn accept(&self, port: u16, letter: &mut Letter) -> Option<(RawFd, usize)> {
+    /// Answers an invitation from the process with UDP port `port`; the connection to be watched, and its tag. `unwatch`
+    /// as for [`Host::invite`].
+    pub(crate) fn accept(
+        &self,
+        port: u16,
+        letter: &mut Letter,
+        unwatch: impl FnOnce(RawFd),
+    ) -> Option<(RawFd, usize)> {
         if !self.is_one_of_us(letter.from) || letter.fds.len() != 1 {
             return None;
         }
@@ -110,6 +131,7 @@ impl Host {
         if port >= self.port || !peers.may_meet(port, Instant::now()) {
             return None;
         }
+        self.limit_attempts(&mut peers, unwatch)?;
         let tag = peers.vacant()?;
         let (file, map) = segment::create(ring::PAIR, false).ok()?;
         let [page, event] = self.bell.fds();
@@ -120,8 +142,27 @@ impl Host {
         ancillary::send(connection.as_fd(), None, &greeting, &fds).ok()?;
         let watch = (connection.as_raw_fd(), tag);
         self.note_connection(tag, Some(&connection));
-        peers.entries[tag] = Some(Entry { connection, port, stage: Stage::Accepted(Arc::new(map)), line });
+        let (since, stage) = (Instant::now(), Stage::Accepted(Arc::new(map)));
+        peers.entries[tag] = Some(Entry { connection, port, since, stage, line });
         Some(watch)
+    }
+
+    /// Sees to it that there is room for one more attempt: the oldest ends, if it takes too long. `None` if none does.
+    fn limit_attempts(&self, peers: &mut Peers, unwatch: impl FnOnce(RawFd)) -> Option<()> {
+        let attempts = peers.entries.iter().enumerate();
+        let attempts = attempts.filter_map(|(tag, entry)| Some((tag, entry.as_ref()?)));
+        let attempts = attempts.filter(|(_, entry)| entry.reading().is_none());
+        let (count, oldest) = attempts.fold((0, None::<(Instant, usize)>), |(count, oldest), (tag, entry)| {
+            (count + 1, oldest.into_iter().chain([(entry.since, tag)]).min())
+        });
+        let (since, tag) = oldest.filter(|_| count >= MAX_ATTEMPTS).unzip();
+        if let (Some(since), Some(tag)) = (since, tag) {
+            if since.elapsed() < ANSWERS_WITHIN {
+                return None;
+            }
+            self.part(peers, tag, unwatch);
+        }
+        Some(())
     }
 
     /// Takes what came on the connection watched under `tag`, or notices its end. When the end has come, `unwatch` is
@@ -205,6 +246,9 @@ impl Host {
         let id = peers.count;
         let link = Arc::new(Link::new(id, port, map.clone(), Writer::new(writes), bell, view));
         if let Some(Some(entry)) = peers.entries.get_mut(tag) {
+            if let Some(line) = &mut entry.line {
+                line.attached(link.view().as_ref());
+            }
             entry.stage = Stage::Live(link, map, reads);
         }
         Some((port, id))
@@ -232,8 +276,9 @@ impl Host {
     }
 
     /// The files about our memory that go with it.
-    fn files(&self, line: Option<&Line>) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.memory.iter().filter(move |_| line.is_some()).flat_map(OneSide::files)
+    fn files<'a>(&'a self, line: Option<&'a Line>) -> impl Iterator<Item = BorrowedFd<'a>> {
+        let both = self.memory.as_ref().zip(line);
+        both.and_then(|(memory, line)| memory.files(line)).into_iter().flatten()
     }
 
     fn is_one_of_us(&self, from: Option<Credentials>) -> bool {

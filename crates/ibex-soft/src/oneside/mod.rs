@@ -19,8 +19,8 @@
 //!
 //! # Order of calls
 //! [`OneSide::new`] with the NIC. When a peer attaches: [`OneSide::admit`] gives it a [`Line`], whose [`Line::greeting`] and
-//! [`OneSide::files`] are sent to it; what it sends in turn becomes a [`View`]. When it is gone, its line and view are
-//! dropped.
+//! [`OneSide::files`] are sent to it; what it sends in turn becomes a [`View`], of which the line learns
+//! ([`Line::attached`]). When it is gone, its line and view are dropped.
 
 mod hazard;
 mod life;
@@ -62,12 +62,12 @@ impl OneSide {
     /// # Errors
     /// Those of memfd_create(2), ftruncate(2), mmap(2) and fcntl(2).
     pub(crate) fn new() -> io::Result<OneSide> {
-        Ok(OneSide { tables: Tables::new()?, hazards: Arc::new(Hazards::new()?) })
+        Ok(OneSide { tables: Tables::new()?, hazards: Arc::default() })
     }
 
-    /// The files a peer needs, in the order in which [`View::attach`] wants them.
-    pub(crate) fn files(&self) -> [BorrowedFd<'_>; FILES] {
-        [self.tables.file(), self.hazards.file()]
+    /// The files the peer with this line needs, in the order in which [`View::attach`] wants them; `None` if it has them.
+    pub(crate) fn files<'a>(&'a self, line: &'a Line) -> Option<[BorrowedFd<'a>; FILES]> {
+        Some([self.tables.file(), line.file()?])
     }
 
     /// Has peers see this process as alive, until what is returned is dropped or the calling thread ends.
@@ -75,7 +75,7 @@ impl OneSide {
         Life::begin(&self.tables)
     }
 
-    /// A place for one more peer to say what it works on; `None` if there are too many peers.
+    /// A place for one more peer to say what it works on; `None` if there are too many peers, or no memory.
     pub(crate) fn admit(&self) -> Option<Line> {
         Line::new(&self.hazards)
     }

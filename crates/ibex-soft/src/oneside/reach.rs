@@ -195,6 +195,12 @@ impl Map {
         self.word == share.word && self.inode == share.inode
     }
 
+    /// Whether the peer still has the file.
+    pub(super) fn is_there(&self, pid: i32) -> bool {
+        let fd = self.word & 0xffff_ffff;
+        std::fs::metadata(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|file| file.ino() == self.inode)
+    }
+
     pub(super) fn is_usable(&self) -> bool {
         self.mapped.is_some()
     }

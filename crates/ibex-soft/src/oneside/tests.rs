@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::hazard::PATIENCE;
+use super::hazard::{GRACE, PATIENCE};
 use super::tables::SIZE;
 use super::*;
 use crate::host::segment;
@@ -30,7 +30,7 @@ struct Both {
 fn both() -> Both {
     let owner = Arc::new(OneSide::new().unwrap());
     let line = owner.admit().unwrap();
-    let files = owner.files().map(|file| file.try_clone_to_owned().unwrap());
+    let files = owner.files(&line).unwrap().map(|file| file.try_clone_to_owned().unwrap());
     let view = View::attach(&line.greeting(), files, std::process::id().cast_signed()).unwrap();
     Both { owner, view, line: Some(line) }
 }
@@ -125,10 +125,63 @@ fn a_copy_that_does_not_end_keeps_its_memory() {
         assert_eq!(both.owner.leave_region(RKEY & !1), Err(libc::EBUSY));
         assert!(start.elapsed() >= PATIENCE);
         assert!(both.view.permit(&wanted()).is_some(), "still there");
-        // Its process has ended: what it was doing does not count any more.
-        both.line = None;
-        assert_eq!(both.owner.leave_region(RKEY & !1), Ok(()));
         drop(permit);
+        assert_eq!(both.owner.leave_region(RKEY & !1), Ok(()));
+    });
+}
+
+/// The view that the owner has of its peer, which tells it whether that lives.
+fn view_of(peer: &Arc<OneSide>) -> Arc<View> {
+    let line = peer.admit().unwrap();
+    let files = peer.files(&line).unwrap().map(|file| file.try_clone_to_owned().unwrap());
+    Arc::new(View::attach(&line.greeting(), files, std::process::id().cast_signed()).unwrap())
+}
+
+#[test]
+fn what_a_dead_peer_was_doing_does_not_count() {
+    alive(|both| {
+        both.owner.enter_queue_pair(OURS, &served(7));
+        both.owner.enter_region(&region(0x5000, 4096));
+        let peer = Arc::new(OneSide::new().unwrap());
+        let life = peer.live();
+        both.line.as_mut().unwrap().attached(Some(&view_of(&peer)));
+        let permit = both.view.permit(&wanted()).unwrap();
+        assert_eq!(both.owner.leave_region(RKEY & !1), Err(libc::EBUSY), "it lives");
+        // Its connection does not end: a child of its own holds it.
+        drop(life);
+        let start = Instant::now();
+        assert_eq!(both.owner.leave_region(RKEY & !1), Ok(()));
+        assert!(start.elapsed() >= GRACE, "another of its threads may still be in the middle");
+        drop(permit);
+    });
+}
+
+#[test]
+fn a_living_peer_that_was_parted_with_is_waited_for() {
+    alive(|both| {
+        both.owner.enter_queue_pair(OURS, &served(7));
+        both.owner.enter_region(&region(0x5000, 4096));
+        let peer = Arc::new(OneSide::new().unwrap());
+        let _life = peer.live();
+        both.line.as_mut().unwrap().attached(Some(&view_of(&peer)));
+        let permit = both.view.permit(&wanted()).unwrap();
+        // The peer has not noticed yet.
+        both.line = None;
+        assert!(both.view.permit(&wanted()).is_none(), "nothing new begins");
+        let others: Vec<Line> = (0..9).map(|_| both.owner.admit().unwrap()).collect();
+        assert_eq!(both.owner.leave_region(RKEY & !1), Err(libc::EBUSY), "still copying");
+        drop((permit, others));
+        assert_eq!(both.owner.leave_region(RKEY & !1), Ok(()));
+    });
+}
+
+#[test]
+fn the_end_of_a_link_waits_for_no_word_in_shared_memory() {
+    alive(|both| {
+        both.owner.enter_queue_pair(OURS, &served(7));
+        both.owner.enter_region(&region(0x5000, 4096));
+        let _permit = both.view.permit(&wanted()).unwrap();
+        both.view.close();
     });
 }
 
@@ -186,8 +239,8 @@ fn memory_in_a_file_is_mapped_and_other_memory_copied() {
 fn nonsense_in_the_tables_is_survived() {
     let both = both();
     let (file, tables) = segment::create(SIZE, false).unwrap();
-    let [_, hazards] = both.owner.files().map(|file| file.try_clone_to_owned().unwrap());
     let line = both.owner.admit().unwrap();
+    let [_, hazards] = both.owner.files(&line).unwrap().map(|file| file.try_clone_to_owned().unwrap());
     let view = View::attach(&line.greeting(), [file, hazards], std::process::id().cast_signed()).unwrap();
     let mut state = 1u64;
     let mut random = || {

@@ -17,7 +17,7 @@ use super::{FILES, GREETING};
 use crate::host::segment::{self, ReadOnly};
 
 /// A name and a version: both sides have to agree on every word of the files.
-const MAGIC: u64 = u64::from_ne_bytes(*b"ibx1side");
+const MAGIC: u64 = u64::from_ne_bytes(*b"ibx2side");
 
 /// Files of a peer's that stay mapped here.
 const MAPS: usize = 64;
@@ -28,23 +28,21 @@ static PROBE: AtomicU64 = AtomicU64::new(0);
 /// What a process tells about its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Introduction {
-    /// The line of hazards that the peer gets.
-    line: u32,
     /// Where a word stands in this process, and what it holds.
     probe: (u64, u64),
 }
 
 impl Introduction {
-    pub(super) fn of(line: u32) -> Introduction {
+    pub(super) fn of_this_process() -> Introduction {
         // Another process at the same address has another number there.
         let mark = u64::from(std::process::id()) << 32 | (MAGIC & 0xffff_ffff);
         PROBE.store(mark, Ordering::Relaxed);
-        Introduction { line, probe: ((&raw const PROBE).addr() as u64, mark) }
+        Introduction { probe: ((&raw const PROBE).addr() as u64, mark) }
     }
 
     pub(super) fn emit(self) -> [u8; GREETING] {
         let mut bytes = [0; GREETING];
-        let words = [MAGIC, u64::from(self.line), self.probe.0, self.probe.1];
+        let words = [MAGIC, self.probe.0, self.probe.1];
         for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_ne_bytes());
         }
@@ -58,8 +56,7 @@ impl Introduction {
                 .and_then(|rest| rest.first_chunk())
                 .map_or(0, |word| u64::from_ne_bytes(*word))
         };
-        let line = u32::try_from(word(1)).ok()?;
-        (word(0) == MAGIC).then_some(Introduction { line, probe: (word(2), word(3)) })
+        (word(0) == MAGIC).then_some(Introduction { probe: (word(1), word(2)) })
     }
 }
 
@@ -108,7 +105,7 @@ impl View {
         let [tables, hazards] = files;
         let tables = segment::open_read_only(tables.as_fd(), tables::SIZE)?;
         let hazards = segment::open(hazards.as_fd(), hazard::SIZE)?;
-        let claims = Claims::new(hazards, introduction.line).ok_or_else(strange)?;
+        let claims = Claims::new(hazards);
         let (address, mark) = introduction.probe;
         let copies = pid > 0 && reach::probe(pid, address) == Some(mark);
         Ok(View { tables, claims, pid, copies, open: AtomicBool::new(true), maps: RwLock::default() })
@@ -130,10 +127,16 @@ impl View {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// The peer is gone, or we go: no operation begins any more, and none is in progress when this returns.
+    /// Whether the peer has not ended, as far as the kernel has told.
+    pub(super) fn is_alive(&self) -> bool {
+        life::is_alive(&self.tables)
+    }
+
+    /// The peer is gone, or we go: no operation begins any more, and its files are not kept. What is in progress goes on;
+    /// the peer, if it lives, waits for that as before.
     pub(crate) fn close(&self) {
         self.open.store(false, Ordering::SeqCst);
-        self.claims.wait_until_free();
+        self.maps.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Whether the peer serves these queue pairs and this key, and permits what is wanted. `None` also if it cannot be said
@@ -174,7 +177,7 @@ impl View {
         // Unchanged: then what was read belongs together, and whoever changes it from now on sees the claim.
         fence(Ordering::SeqCst);
         let now = (self.tables.load(qp_stamp, Ordering::Relaxed), self.tables.load(stamp, Ordering::Relaxed));
-        if now != seen || !self.open.load(Ordering::SeqCst) {
+        if now != seen || self.claims.are_closed() || !self.open.load(Ordering::SeqCst) {
             return None;
         }
         let share = share.map(|share| share.advance(offset));
@@ -217,6 +220,11 @@ impl View {
         if let Some(found) = find(&maps) {
             return found.is_usable().then_some(found);
         }
+        if !self.open.load(Ordering::SeqCst) {
+            return None;
+        }
+        // What the peer has done with is not kept from being freed.
+        maps.retain(|map| map.is_there(self.pid));
         if maps.len() >= MAPS {
             maps.retain(|map| Arc::strong_count(map) > 1);
         }
