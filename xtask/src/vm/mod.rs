@@ -3,7 +3,7 @@
 //! The whole path, outermost first:
 //! - [`suite`] builds the conformance binary, runs it on `rxe0` and judges what it printed by the [`ledger`] of known
 //!   provider differences (`tests/vm/ledger.toml`); [`report`] reads the test runner's lines;
-//! - [`bench`] compares perftest on the software device and on rxe, in one boot (`cargo xtask vm-bench`);
+//! - [`mod@bench`] compares perftest on the software device and on rxe, in one boot (`cargo xtask vm-bench`);
 //! - [`guest`] runs one shell script in the machine and returns its exit code and output: other tasks use this;
 //! - [`qemu`] owns the process and its bounds, [`stream`] the marks in its output;
 //! - [`kernel`] and [`initramfs`] provide what is booted, cached under `target/vm/`.
