@@ -20,7 +20,16 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     util::run(
         util::cmd("cargo")
-            .args(["run", "--release", "--quiet", "--package", "ibex-conformance", "--example", "scale", "--"])
+            .args([
+                "run",
+                "--release",
+                "--quiet",
+                "--package",
+                "ibex-conformance",
+                "--example",
+                "scale",
+                "--",
+            ])
             .arg(args.pairs.to_string())
             .env("IBEX_SOFT_LINK", &args.link),
     )

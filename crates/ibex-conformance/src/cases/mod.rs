@@ -23,9 +23,9 @@ pub mod srq;
 pub mod states;
 pub mod teardown;
 pub mod threads;
-pub mod windows;
 pub mod uc;
 pub mod ud;
+pub mod windows;
 
 /// Every case of the suite.
 pub fn all() -> Vec<Case> {

@@ -8,9 +8,7 @@
 
 use std::ffi::{c_int, c_void};
 
-use ibex_sys::{
-    ibv_ah_attr, ibv_context, ibv_dm, ibv_gid, ibv_mr, ibv_pd, ibv_qp,
-};
+use ibex_sys::{ibv_ah_attr, ibv_context, ibv_dm, ibv_gid, ibv_mr, ibv_pd, ibv_qp};
 
 use crate::os::set_errno;
 

@@ -14,9 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ibex_sys::{self as sys, ibv_sge};
 
-use super::{
-    Access, MAX_MESSAGE, Mapping, MemoryError, Registration, RemoteHandle, Sink, Source, volatile,
-};
+use super::{Access, MAX_MESSAGE, Mapping, MemoryError, Registration, RemoteHandle, Sink, Source, volatile};
 use crate::addr::Lkey;
 use crate::pd::ProtectionDomain;
 
