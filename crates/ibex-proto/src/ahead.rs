@@ -5,26 +5,71 @@
 //! executed by `responder.rs`, in order and not before their turn, as if they had just arrived.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ibex_wire::Packet;
 
-/// Buffers that are not given back to the allocator when the last packet has been used.
-const SPARE: usize = 32;
+/// Bytes that may be kept by several queue pairs together, and are.
+pub(crate) struct Budget {
+    max: usize,
+    used: AtomicUsize,
+}
+
+/// Of the whole process: 64 MiB, what 32 queue pairs keep that each miss the first packet of the longest window. Peers of
+/// more have to send more again.
+static PROCESS: Budget = Budget::new(64 << 20);
+
+impl Budget {
+    const fn new(max: usize) -> Budget {
+        Budget { max, used: AtomicUsize::new(0) }
+    }
+
+    /// Takes `len` bytes, if there are as many.
+    fn take(&self, len: usize) -> bool {
+        let add = |used: usize| used.checked_add(len).filter(|sum| *sum <= self.max);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+}
+
+/// A packet's bytes, part of a budget until dropped.
+pub(crate) struct Kept {
+    bytes: Box<[u8]>,
+    budget: &'static Budget,
+}
+
+impl Deref for Kept {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
 
 /// Packets by their distance from the one that is missing.
 pub(crate) struct Ahead {
     /// Index 0 is for the number after the one expected. Shorter than `limit`, and empty when nothing is kept.
-    slots: VecDeque<Option<Vec<u8>>>,
+    slots: VecDeque<Option<Kept>>,
     /// Packets in `slots`.
     kept: usize,
     limit: usize,
-    spare: Vec<Vec<u8>>,
+    budget: &'static Budget,
 }
 
 impl Ahead {
     /// Keeps up to `limit` numbers ahead; 0 keeps nothing.
     pub(crate) fn new(limit: u32) -> Ahead {
-        Ahead { slots: VecDeque::new(), kept: 0, limit: limit as usize, spare: Vec::new() }
+        Ahead::with_budget(limit as usize, &PROCESS)
+    }
+
+    fn with_budget(limit: usize, budget: &'static Budget) -> Ahead {
+        Ahead { slots: VecDeque::new(), kept: 0, limit, budget }
     }
 
     #[inline]
@@ -37,7 +82,8 @@ impl Ahead {
         self.limit > 0
     }
 
-    /// Keeps a packet `distance` > 0 numbers after the one expected, if it is near enough and not there yet.
+    /// Keeps a packet `distance` > 0 numbers after the one expected, if it is near enough, not there yet, and within the
+    /// budget.
     pub(crate) fn keep(&mut self, distance: u32, packet: &Packet<'_>) {
         let index = distance as usize - 1;
         if index >= self.limit {
@@ -50,45 +96,37 @@ impl Ahead {
         if slot.is_some() {
             return;
         }
-        let mut bytes = self.spare.pop().unwrap_or_default();
-        bytes.extend_from_slice(packet.bytes());
-        bytes.resize(bytes.len() + usize::from(packet.bth().pad), 0);
-        *slot = Some(bytes);
+        let bytes = packet.bytes();
+        let len = bytes.len() + usize::from(packet.bth().pad);
+        if !self.budget.take(len) {
+            return;
+        }
+        let mut copy = Vec::with_capacity(len);
+        copy.extend_from_slice(bytes);
+        copy.resize(len, 0);
+        *slot = Some(Kept { bytes: copy.into_boxed_slice(), budget: self.budget });
         self.kept += 1;
     }
 
     /// The number expected has moved on by `steps` > 0: forgets what is behind it, and hands out the packet with exactly
-    /// this number. [`recycle`](Ahead::recycle) takes it back.
-    pub(crate) fn advance(&mut self, steps: u32) -> Option<Vec<u8>> {
+    /// this number.
+    pub(crate) fn advance(&mut self, steps: u32) -> Option<Kept> {
         for _ in 1..steps {
             let Some(slot) = self.slots.pop_front() else { break };
-            if let Some(bytes) = slot {
-                self.kept -= 1;
-                self.recycle(bytes);
-            }
+            self.kept -= usize::from(slot.is_some());
         }
-        let bytes = self.slots.pop_front().flatten();
-        self.kept -= usize::from(bytes.is_some());
+        let packet = self.slots.pop_front().flatten();
+        self.kept -= usize::from(packet.is_some());
         if self.kept == 0 {
-            self.slots.clear();
+            // Of thousands of queue pairs, few miss something at the same time: nothing is held back for the next time.
+            self.slots = VecDeque::new();
         }
-        bytes
-    }
-
-    /// Takes a packet's buffer back.
-    pub(crate) fn recycle(&mut self, mut bytes: Vec<u8>) {
-        if self.spare.len() < SPARE.max(self.kept) {
-            bytes.clear();
-            self.spare.push(bytes);
-        }
-        if self.kept == 0 {
-            self.spare.truncate(SPARE);
-        }
+        packet
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
-        *self = Ahead::new(self.limit as u32);
+        *self = Ahead::with_budget(self.limit, self.budget);
     }
 }
 
@@ -119,9 +157,9 @@ mod tests {
         let one = ahead.advance(1).expect("kept");
         let two = ahead.advance(1).expect("kept");
         assert_eq!((psn(&one), psn(&two)), (1, 2));
-        assert_eq!(ahead.advance(1), None);
+        assert!(ahead.advance(1).is_none());
         assert_eq!(psn(&ahead.advance(1).expect("kept")), 4);
-        assert_eq!(ahead.advance(100), None);
+        assert!(ahead.advance(100).is_none());
         assert!(ahead.is_empty() && ahead.slots.is_empty());
     }
 
@@ -130,6 +168,22 @@ mod tests {
         let mut ahead = Ahead::new(0);
         with_packet(1, 0, |packet| ahead.keep(1, packet));
         assert!(ahead.is_empty() && !ahead.is_enabled());
-        assert_eq!(ahead.advance(1), None);
+        assert!(ahead.advance(1).is_none());
+    }
+
+    #[test]
+    fn queue_pairs_share_a_budget_and_give_it_back() {
+        static BUDGET: Budget = Budget::new(3 * (Bth::LEN + 4));
+        let [mut one, mut other] = [Ahead::with_budget(8, &BUDGET), Ahead::with_budget(8, &BUDGET)];
+        for distance in 1..=2 {
+            with_packet(distance, 0, |packet| one.keep(distance, packet));
+            with_packet(distance, 0, |packet| other.keep(distance, packet));
+        }
+        assert_eq!((one.kept, other.kept), (2, 1));
+        drop(one.advance(1));
+        with_packet(2, 0, |packet| other.keep(2, packet));
+        assert_eq!(other.kept, 2);
+        drop((one, other));
+        assert_eq!(BUDGET.used.load(Ordering::Relaxed), 0);
     }
 }

@@ -30,8 +30,8 @@ pub struct Tuning {
     /// Fewer keeps the window moving smoothly, more saves packets. Default 32.
     pub ack_every: u32,
     /// Requests up to so many numbers ahead of a missing one are kept until it comes, up to 2^16; 0 drops them, and the
-    /// peer sends them again. Should be the peer's window. Each takes up to the path MTU in memory while it is
-    /// kept. Default 512.
+    /// peer sends them again. Should be the peer's window; with less, much is sent again. Each takes up to the path MTU in
+    /// memory while it is kept, 64 MiB in all queue pairs of a process together. Default 512.
     pub keep_ahead: u32,
     /// When nothing has been heard for so long (less while a loss is being repaired, more on a slow path), the oldest
     /// request is sent again to ask, without using up a retry; in nanoseconds. Has an effect where it is less than half of

@@ -170,7 +170,6 @@ impl Responder {
                 // It was a packet when it was kept.
                 Err(_) => Err(Refusal::INVALID.into()),
             };
-            self.ahead.recycle(bytes);
             executed?;
         }
         if self.ahead.is_empty() {
