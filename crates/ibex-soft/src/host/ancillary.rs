@@ -27,6 +27,9 @@ const CONTROL_HEADER: usize = 16;
 const CONTROL: usize =
     CONTROL_HEADER + MAX_FDS * size_of::<RawFd>() + CONTROL_HEADER + size_of::<libc::ucred>() + 4;
 
+/// Room for the credentials only: the kernel writes them first, and gives nobody descriptors that find no room.
+const CREDENTIALS: usize = CONTROL_HEADER + size_of::<libc::ucred>() + 4;
+
 /// A buffer of control messages, aligned as their headers are.
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
@@ -160,6 +163,33 @@ pub(crate) fn send(
 /// # Errors
 /// Those of recvmsg(2), `WouldBlock` if there is none.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Letter> {
+    take(socket, buffer, CONTROL, 0)
+}
+
+/// [`receive`] without the descriptors that may come beside: a stranger's are never this process's, so that closing them
+/// cannot block it.
+///
+/// # Errors
+/// As [`receive`].
+pub(crate) fn receive_bare(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Letter> {
+    take(socket, buffer, CREDENTIALS, 0)
+}
+
+/// Looks at the datagram that [`receive`] would take next, without descriptors; it stays where it is.
+///
+/// # Errors
+/// As [`receive`].
+pub(crate) fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Letter> {
+    take(socket, buffer, CREDENTIALS, libc::MSG_PEEK)
+}
+
+/// recvmsg(2) with `room` bytes for control messages.
+fn take(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    room: usize,
+    flags: libc::c_int,
+) -> io::Result<Letter> {
     let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut control = Control([0; CONTROL]);
     // SAFETY: sockaddr_un is plain old data.
@@ -171,8 +201,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<L
     header.msg_name = (&raw mut address).cast();
     header.msg_namelen = size_of::<libc::sockaddr_un>() as libc::socklen_t;
     header.msg_control = control.0.as_mut_ptr().cast();
-    header.msg_controllen = CONTROL;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    header.msg_controllen = room.min(CONTROL);
+    let flags = flags | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: `header` names the vector, the address and the control buffer, which all live across the call.
     let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
     let length = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
@@ -255,6 +285,28 @@ mod tests {
         drop(letter);
         drop(one);
         assert_eq!(receive(two.as_fd(), &mut buffer).unwrap().length, 0, "the end");
+    }
+
+    #[test]
+    fn descriptors_are_left_to_who_asks_for_them() {
+        let (one, two) = pair().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        for bytes in [b"taken", b"given"] {
+            send(one.as_fd(), None, bytes, &[writer.as_fd()]).unwrap();
+        }
+        drop(writer);
+        let mut buffer = [0; 16];
+        for look in [peek, receive_bare] {
+            let letter = look(two.as_fd(), &mut buffer).unwrap();
+            assert_eq!(&buffer[..letter.length], b"taken");
+            assert_eq!(letter.fds.len(), 0);
+            assert!(letter.from.is_some());
+        }
+        let letter = receive(two.as_fd(), &mut buffer).unwrap();
+        assert_eq!((&buffer[..letter.length], letter.fds.len()), (&b"given"[..], 1));
+        drop(letter);
+        // No writer is left: neither of the two datagrams' descriptors was kept.
+        assert_eq!(io::Read::read(&mut &reader, &mut [0; 1]).unwrap(), 0);
     }
 
     #[test]

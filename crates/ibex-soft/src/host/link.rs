@@ -45,8 +45,8 @@ pub(crate) struct Link {
     /// Bytes that certainly fit, when last seen.
     room: AtomicUsize,
     down: AtomicBool,
-    /// The peer's memory, if it may be reached.
-    view: Option<Arc<View>>,
+    /// The peer's memory, if it may be reached; `None` once the link is down, whoever still knows the link.
+    view: Mutex<Option<Arc<View>>>,
 }
 
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Link {
     ) -> Link {
         let out = Out { map, writer, bell, wants: false, full: None, packets: 0 };
         let (room, down) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Link { id, port, out: Mutex::new(Some(out)), room, down, view: view.map(Arc::new) }
+        Link { id, port, out: Mutex::new(Some(out)), room, down, view: Mutex::new(view.map(Arc::new)) }
     }
 
     /// Whether `bytes` of records can be sent. When the answer is to wait, the peer wakes this process once there is room.
@@ -130,7 +130,8 @@ impl Link {
     /// Ends the link: what is sent from here on is lost.
     pub(crate) fn take_down(&self) {
         self.down.store(true, Ordering::Relaxed);
-        if let Some(view) = &self.view {
+        let view = self.view.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(view) = view {
             view.close();
         }
         let out = self.lock().take();
@@ -139,8 +140,8 @@ impl Link {
     }
 
     /// The peer's memory, if it may be reached.
-    pub(crate) fn view(&self) -> Option<&Arc<View>> {
-        self.view.as_ref()
+    pub(crate) fn view(&self) -> Option<Arc<View>> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the link is at its end.

@@ -31,8 +31,9 @@
 //!
 //! # Security
 //!
-//! Only processes of the same user attach; such processes could as well trace each other. What a peer writes is copied
-//! before it is looked at, and checked.
+//! Only processes of the same user are invited, answered and attached, and only their descriptors received; such processes
+//! could as well trace each other. What a peer writes is copied before it is looked at, and checked. Others meet the wire,
+//! where they may say what anybody may.
 
 mod ancillary;
 mod attach;
@@ -48,7 +49,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-pub(crate) use ancillary::{Letter, ask_for_credentials, receive, send};
+pub(crate) use ancillary::{Letter, ask_for_credentials, peek, receive, receive_bare, send};
 pub(crate) use attach::Change;
 pub(crate) use bell::Doze;
 pub(crate) use link::{Link, LinkId, Room};

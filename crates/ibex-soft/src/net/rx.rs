@@ -7,7 +7,6 @@
 //! Read first: udp(7) (`UDP_GRO`), unix(7).
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 use ibex_wire::icrc::Flow;
@@ -21,7 +20,7 @@ use super::slot::Slot;
 use super::tx;
 use super::udp::{Burst, Udp};
 use super::wire::Wire;
-use crate::host::{self, Host, Inbox};
+use crate::host::{Host, Inbox};
 
 /// Bytes of the receive buffer: the largest datagram of any kind, and one more to notice larger ones.
 const BUFFER: usize = 65_536 + HEADER + 1;
@@ -38,6 +37,9 @@ const BACKLOG: usize = 4096;
 
 /// Receives between two that look for a second burst behind a single packet.
 const PROBE_EVERY: u32 = 16;
+
+/// The queue pair of management datagrams.
+const MANAGEMENT: u32 = 1;
 
 /// Flows remembered: as many senders can be active without their prefix being hashed anew.
 const FLOWS: usize = 16;
@@ -367,7 +369,7 @@ fn from_slot(
     slot: &Slot,
     sink: &mut impl FnMut(Datagram<'_>),
 ) -> Option<usize> {
-    let mut letter = host::receive(slot.socket.as_fd(), &mut sockets.buffer).ok()?;
+    let mut letter = wire.receive_letter(slot, &mut sockets.buffer).ok()?;
     let length = letter.length;
     let malformed = || wire.counters().rx_malformed.add(1);
     let parsed = if length < BUFFER { Header::parse(&sockets.buffer[..length]) } else { None };
@@ -375,18 +377,18 @@ fn from_slot(
         malformed();
         return Some(0);
     };
+    // Only the owner of a slot can send from its name.
+    let Some(peer) = wire.names().parse(letter.name.bytes()) else {
+        malformed();
+        return Some(0);
+    };
     let flow = match header.kind {
         Kind::Foreign => sockets.flows.get(wire, header.source, header.port, wire.roce_port()),
         Kind::Hello | Kind::Local | Kind::Invite => {
-            // Only the owner of a slot can send from its name.
-            let Some(peer) = wire.names().parse(letter.name.bytes()) else {
-                malformed();
-                return Some(0);
-            };
             if header.kind == Kind::Invite {
                 wire.invited(header.port, &mut letter);
             }
-            wire.learn(peer, header.port);
+            wire.learn(peer, header.port, &letter);
             if header.ask {
                 // It asked for the port of this slot, so the answer has to come from it. When its
                 // queue is full it will ask again.
@@ -401,7 +403,13 @@ fn from_slot(
             let packet =
                 if header.kind == Kind::Local { inspector.check(bytes) } else { inspector.open(bytes) };
             if let Some(packet) = packet {
-                inspector.hand_over(Datagram { source: header.source, packet }, sink);
+                // Who is on this address speaks for it only; a management datagram may be one that was passed on.
+                let relayed = header.kind == Kind::Foreign || qpn::destination(packet) == MANAGEMENT;
+                if relayed || header.source == wire.address() {
+                    inspector.hand_over(Datagram { source: header.source, packet }, sink);
+                } else {
+                    malformed();
+                }
             }
         }
     }

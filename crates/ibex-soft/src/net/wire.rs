@@ -17,7 +17,7 @@ use super::counters::{Counters, Snapshot};
 use super::disarm::Dead;
 use super::error::NetError;
 use super::fault::Injector;
-use super::forward::{Header, Kind, Names};
+use super::forward::{HEADER, Header, Kind, Names};
 use super::holder::Election;
 use super::interest::Interest;
 use super::mailbox::Mailboxes;
@@ -409,7 +409,7 @@ impl Wire {
 
     /// The memory of the process at the other end of a link, as far as it lets us reach it.
     pub(crate) fn view(&self, link: LinkId) -> Option<Arc<View>> {
-        self.host.as_ref()?.link(link)?.view().cloned()
+        self.host.as_ref()?.link(link)?.view()
     }
 
     /// What other processes of this host may do with this one's memory; `None` if there are to be none.
@@ -424,8 +424,9 @@ impl Wire {
         self.host.as_ref().map(Host::doze)
     }
 
-    /// Notes the port that a process told as the owner of `slot`.
-    pub(super) fn learn(&self, slot: u16, port: u16) {
+    /// Notes the port that a process told as the owner of `slot`. Whether it may share memory with this one, its
+    /// datagram tells.
+    pub(super) fn learn(&self, slot: u16, port: u16, letter: &Letter) {
         if port == 0 || port == self.own.port() || self.is_own(slot) {
             return;
         }
@@ -433,6 +434,11 @@ impl Wire {
             self.counters.learned.add(1);
         }
         if let Some(host) = &self.host {
+            if !host.knows(letter) {
+                // What it says of a port must not lead to the link of another, nor to an attempt at one.
+                self.known[usize::from(slot)].link.store(0, Ordering::Relaxed);
+                return;
+            }
             match host.link_to(port) {
                 Some(link) => self.known[usize::from(slot)].link.store(link, Ordering::Relaxed),
                 None => {
@@ -445,7 +451,8 @@ impl Wire {
 
     /// Invites the process with `port`, which owns `slot`, to share memory, if that is up to us.
     fn invite(&self, host: &Host, slot: u16, port: u16) {
-        let (Some(invitation), Some(from)) = (host.invite(port), self.slots.first()) else { return };
+        let Some(from) = self.slots.first() else { return };
+        let Some(invitation) = host.invite(port, |fd| self.interest.remove(fd)) else { return };
         let (fd, tag) = invitation.watch;
         let header = self.hello_header(Kind::Invite, false).emit();
         let sent = self.interest.add_tagged(fd, tag as u64 + 1).and_then(|()| {
@@ -458,7 +465,9 @@ impl Wire {
 
     /// Answers an invitation that came to a slot of ours.
     pub(super) fn invited(&self, port: u16, letter: &mut Letter) {
-        let Some((fd, tag)) = self.host.as_ref().and_then(|host| host.accept(port, letter)) else { return };
+        let Some(host) = &self.host else { return };
+        let unwatch = |fd| self.interest.remove(fd);
+        let Some((fd, tag)) = host.accept(port, letter, unwatch) else { return };
         if self.interest.add_tagged(fd, tag as u64 + 1).is_err() {
             self.attend(tag);
         }
@@ -528,6 +537,21 @@ impl Wire {
     /// The header of a datagram without packets.
     fn hello_header(&self, kind: Kind, ask: bool) -> Header {
         Header { kind, ask, segment: 0, first: 0, port: self.own.port(), source: self.address() }
+    }
+
+    /// Receives a datagram from a slot of ours, descriptors only with an invitation of somebody who may invite.
+    pub(super) fn receive_letter(&self, slot: &Slot, buffer: &mut [u8]) -> io::Result<Letter> {
+        let socket = slot.socket.as_fd();
+        let Some(host) = &self.host else { return host::receive_bare(socket, buffer) };
+        let mut start = [0; HEADER];
+        let letter = host::peek(socket, &mut start)?;
+        let header = Header::parse(&start[..letter.length.min(HEADER)]);
+        let invites = header.is_some_and(|(header, _)| header.kind == Kind::Invite);
+        if invites && host.knows(&letter) {
+            host::receive(socket, buffer)
+        } else {
+            host::receive_bare(socket, buffer)
+        }
     }
 
     /// Sends a datagram from our first slot to slot `to`.

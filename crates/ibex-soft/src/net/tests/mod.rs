@@ -1,6 +1,7 @@
 //! The link over loopback: several links in one test stand for several processes.
 
 mod processes;
+mod strangers;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
