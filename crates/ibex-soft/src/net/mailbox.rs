@@ -150,7 +150,11 @@ pub(super) fn receive(wire: &Wire, budget: usize, sink: &mut impl FnMut(Datagram
     }
     for socket in wire.mailboxes().open().iter() {
         let mut letter = [0; HEADER + LETTER];
-        while let Ok(length) = socket.recv(&mut letter) {
+        let mut letters = 0;
+        // Bad ones count, too, or a flood of them would never end.
+        while letters < budget {
+            let Ok(length) = socket.recv(&mut letter) else { break };
+            letters += 1;
             match Header::parse(&letter[..length]) {
                 Some((header, packet)) if header.kind == Kind::Local && is_management(packet) => {
                     sink(Datagram { source: header.source, packet });
@@ -158,11 +162,8 @@ pub(super) fn receive(wire: &Wire, budget: usize, sink: &mut impl FnMut(Datagram
                 }
                 _ => wire.counters().rx_malformed.add(1),
             }
-            if total.packets >= budget {
-                total.more = true;
-                break;
-            }
         }
+        total.more |= letters >= budget;
     }
     wire.counters().rx_packets.add(total.packets as u64);
     total
