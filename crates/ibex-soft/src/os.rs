@@ -54,6 +54,15 @@ impl EventFd {
         let _ = unsafe { libc::write(self.raw(), (&raw const one).cast(), 8) };
     }
 
+    /// Adds one if that does not block, for a counter that another process can fill, and can make block. Writing knows no
+    /// `RWF_NOWAIT` here.
+    pub(crate) fn add_unless_full(&self) {
+        let mut watched = libc::pollfd { events: libc::POLLOUT, ..watch(self.raw()) };
+        if wait(std::slice::from_mut(&mut watched), Some(Duration::ZERO)).is_ok_and(|ready| ready > 0) {
+            self.add();
+        }
+    }
+
     /// Takes one without blocking, whatever the descriptor's flags; false if the counter is at zero.
     pub(crate) fn take(&self) -> bool {
         let mut value = 0u64;

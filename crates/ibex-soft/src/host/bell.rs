@@ -115,7 +115,8 @@ impl PeerBell {
         let word = self.page.load(WORD, Ordering::SeqCst);
         if word & SLEEPERS != 0 && word / EPOCH != self.rung {
             self.rung = word / EPOCH;
-            self.event.add();
+            // A broken peer may have filled its counter, and made writing to it block.
+            self.event.add_unless_full();
         }
     }
 }
