@@ -515,6 +515,10 @@ fn send(nic: &Nic, tx: &mut TxBatch, outgoing: Vec<Outgoing>) {
             room[..PACKET].copy_from_slice(&packet);
             PACKET
         });
+        if tx.take_stalled() {
+            // The link is full of queue pairs' packets. What finds no room here either is repeated.
+            let _ = nic.wire.relay(qpn::slot(to.qpn), nic.wire.address(), &packet);
+        }
     }
     tx.flush(&nic.wire);
 }

@@ -180,6 +180,14 @@ impl TxBatch {
         std::mem::take(&mut self.stalled)
     }
 
+    /// Makes it as good as new, for another user: what was not sent is forgotten, and so is a link that is down.
+    pub(crate) fn reset(&mut self) {
+        (self.count, self.end, self.segment, self.closed, self.stalled) = (0, 0, 0, false, false);
+        if matches!(&self.path, Path::Host(link) if link.is_down()) {
+            (self.route, self.path) = (Route::Slot(0), Path::None);
+        }
+    }
+
     /// Sends what was collected. Call it before going to do something else.
     pub(crate) fn flush(&mut self, wire: &Wire) {
         if self.count == 0 {

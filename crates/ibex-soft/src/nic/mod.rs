@@ -334,7 +334,8 @@ impl Nic {
     }
 
     /// Gives a transmit buffer back.
-    pub(crate) fn return_batch(&self, batch: TxBatch) {
+    pub(crate) fn return_batch(&self, mut batch: TxBatch) {
+        batch.reset();
         self.batches.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
     }
 
