@@ -51,7 +51,7 @@ impl Wire {
             let _ = match link {
                 Some(link) => {
                     let ways = link.view().map(|view| {
-                        let mapped = view.maps().then_some("mapped, ");
+                        let mapped = (view.maps() > 0).then_some("mapped, ");
                         let copied = view.copies().then_some("process_vm, ");
                         format!("{}{}", mapped.unwrap_or(""), copied.unwrap_or(""))
                     });

@@ -236,6 +236,30 @@ fn memory_in_a_file_is_mapped_and_other_memory_copied() {
 }
 
 #[test]
+fn files_that_the_peer_has_closed_are_not_kept() {
+    alive(|both| {
+        both.owner.enter_queue_pair(OURS, &served(7));
+        // Where they are mapped is not looked at.
+        let address = 0x7100_0000_0000;
+        for _ in 0..3 {
+            let (file, _) = segment::create(8192, false).unwrap();
+            shares().enter(address, 8192, file.as_raw_fd(), 0).unwrap();
+            both.owner.enter_region(&region(address, 4096));
+            let permit = both.view.permit(&wanted()).unwrap();
+            let mut map = None;
+            let path = both.view.reach(&permit, 64, &mut map);
+            assert!(matches!(path, Some(Path::Mapped(..))), "{path:?}");
+            drop(permit);
+            assert_eq!(both.view.maps(), 1);
+            both.owner.leave_region(RKEY & !1).unwrap();
+            shares().leave(address);
+        }
+        both.view.close();
+        assert_eq!(both.view.maps(), 0, "nor any, once it is gone");
+    });
+}
+
+#[test]
 fn nonsense_in_the_tables_is_survived() {
     let both = both();
     let (file, tables) = segment::create(SIZE, false).unwrap();

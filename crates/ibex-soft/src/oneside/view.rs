@@ -116,9 +116,9 @@ impl View {
         self.copies
     }
 
-    /// Whether memory in files of the peer's is reached here.
-    pub(crate) fn maps(&self) -> bool {
-        !self.maps.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    /// Files of the peer's that were asked for here, and are kept.
+    pub(crate) fn maps(&self) -> usize {
+        self.maps.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Whether the peer is still there, as far as is known.
