@@ -184,12 +184,7 @@ pub(crate) fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Lett
 }
 
 /// recvmsg(2) with `room` bytes for control messages.
-fn take(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    room: usize,
-    flags: libc::c_int,
-) -> io::Result<Letter> {
+fn take(socket: BorrowedFd<'_>, buffer: &mut [u8], room: usize, flags: libc::c_int) -> io::Result<Letter> {
     let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut control = Control([0; CONTROL]);
     // SAFETY: sockaddr_un is plain old data.

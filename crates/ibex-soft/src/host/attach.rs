@@ -152,9 +152,10 @@ impl Host {
         let attempts = peers.entries.iter().enumerate();
         let attempts = attempts.filter_map(|(tag, entry)| Some((tag, entry.as_ref()?)));
         let attempts = attempts.filter(|(_, entry)| entry.reading().is_none());
-        let (count, oldest) = attempts.fold((0, None::<(Instant, usize)>), |(count, oldest), (tag, entry)| {
-            (count + 1, oldest.into_iter().chain([(entry.since, tag)]).min())
-        });
+        let (count, oldest) = attempts
+            .fold((0, None::<(Instant, usize)>), |(count, oldest), (tag, entry)| {
+                (count + 1, oldest.into_iter().chain([(entry.since, tag)]).min())
+            });
         let (since, tag) = oldest.filter(|_| count >= MAX_ATTEMPTS).unzip();
         if let (Some(since), Some(tag)) = (since, tag) {
             if since.elapsed() < ANSWERS_WITHIN {

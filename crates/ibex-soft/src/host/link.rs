@@ -17,8 +17,8 @@ use crate::oneside::View;
 /// within a few of the scheduler's slices.
 const STOPPED: Duration = Duration::from_millis(20);
 
-/// Sends tried when other threads have taken the room that was there; each gives way to other threads.
-const TRIES: u32 = 64;
+/// Bytes kept for a ring in which other threads have taken the room that was there: a full batch of each of four.
+const KEPT: usize = 64 << 10;
 
 /// The number of a link among those this process ever had, never 0.
 pub(crate) type LinkId = u32;
@@ -31,6 +31,17 @@ pub(crate) enum Room {
     /// Not before the reader has read more.
     Wait,
     /// The reader has stopped or is gone: they are lost.
+    Lost,
+}
+
+/// What became of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// They are in the ring.
+    Now,
+    /// They are kept, and go before all others once there is room: [`Link::push_on`].
+    Later,
+    /// They are lost.
     Lost,
 }
 
@@ -58,6 +69,8 @@ struct Out {
     wants: bool,
     /// Since when the ring is full, and the reader's position then.
     full: Option<(Instant, u64)>,
+    /// Records that found no room although there had been some.
+    kept: Vec<u8>,
     packets: u64,
 }
 
@@ -71,7 +84,7 @@ impl Link {
         bell: PeerBell,
         view: Option<View>,
     ) -> Link {
-        let out = Out { map, writer, bell, wants: false, full: None, packets: 0 };
+        let out = Out { map, writer, bell, wants: false, full: None, kept: Vec::new(), packets: 0 };
         let (room, down) = (AtomicUsize::new(0), AtomicBool::new(false));
         Link { id, port, out: Mutex::new(Some(out)), room, down, view: Mutex::new(view.map(Arc::new)) }
     }
@@ -87,7 +100,7 @@ impl Link {
         let mut out = self.lock();
         let Some(out) = &mut *out else { return Room::Lost };
         let room = out.room(bytes);
-        self.room.store(out.writer.room(), Ordering::Relaxed);
+        self.room.store(out.certain(), Ordering::Relaxed);
         match room {
             Ok(room) => room,
             // The reader's own position is beyond what was written; who receives will see the end of the link.
@@ -98,26 +111,30 @@ impl Link {
         }
     }
 
-    /// Sends `records`, which hold `count` packets; false if they are lost.
-    pub(crate) fn send(&self, records: &[u8], count: usize) -> bool {
-        for _ in 0..TRIES {
-            let mut guard = self.lock();
-            let Some(out) = &mut *guard else { return false };
-            match out.room(records.len()) {
-                Ok(Room::Yes) => {
-                    out.writer.write(&out.map, records);
-                    out.packets += count as u64;
-                    self.room.store(out.writer.room(), Ordering::Relaxed);
-                    out.bell.ring();
-                    return true;
-                }
-                Ok(Room::Wait) => {}
-                Ok(Room::Lost) | Err(Garbage) => return false,
+    /// Sends `records`, which hold `count` packets.
+    pub(crate) fn send(&self, records: &[u8], count: usize) -> Sent {
+        let mut guard = self.lock();
+        let Some(out) = &mut *guard else { return Sent::Lost };
+        let sent = match out.room(records.len()) {
+            Ok(Room::Yes) => {
+                out.writer.write(&out.map, records);
+                out.bell.ring();
+                Sent::Now
             }
-            drop(guard);
-            std::thread::yield_now();
-        }
-        false
+            Ok(Room::Wait) if out.kept.len() + records.len() <= KEPT => {
+                out.kept.extend_from_slice(records);
+                Sent::Later
+            }
+            Ok(Room::Wait | Room::Lost) | Err(Garbage) => return Sent::Lost,
+        };
+        out.packets += count as u64;
+        self.room.store(out.certain(), Ordering::Relaxed);
+        sent
+    }
+
+    /// Sends what was kept, if there is room; whether some is left.
+    pub(crate) fn push_on(&self) -> bool {
+        self.look(0) == Room::Wait
     }
 
     /// Wakes the peer, if it sleeps.
@@ -161,7 +178,14 @@ impl Link {
 }
 
 impl Out {
+    /// Bytes that certainly fit, as last seen.
+    fn certain(&self) -> usize {
+        if self.kept.is_empty() { self.writer.room() } else { 0 }
+    }
+
+    /// Whether there is room for `bytes`, after what was kept, which is sent first.
     fn room(&mut self, bytes: usize) -> Result<Room, Garbage> {
+        let bytes = self.kept.len() + bytes;
         if self.writer.fits(&self.map, bytes)? {
             self.found();
             return Ok(Room::Yes);
@@ -193,6 +217,11 @@ impl Out {
             self.writer.want_room(&self.map, false);
         }
         self.full = None;
+        if !self.kept.is_empty() {
+            self.writer.write(&self.map, &self.kept);
+            self.kept.clear();
+            self.bell.ring();
+        }
     }
 }
 
@@ -227,7 +256,7 @@ mod tests {
         let batch = records(100);
         let mut sent = 0;
         while link.room(batch.len()) == Room::Yes {
-            assert!(link.send(&batch, 100));
+            assert_eq!(link.send(&batch, 100), Sent::Now);
             sent += 100;
         }
         assert!(sent * LINE > DATA / 2);
@@ -243,6 +272,50 @@ mod tests {
         assert_eq!(link.packets(), sent as u64);
     }
 
+    /// Two threads both see the last room there is: once the batch of the slower one was lost.
+    #[test]
+    fn what_another_thread_took_the_room_of_is_kept() {
+        let (link, map, mut reader) = link();
+        let batch = records(100);
+        while link.room(batch.len()) == Room::Yes {
+            assert_eq!(link.send(&batch, 100), Sent::Now);
+        }
+        let mut late = records(300);
+        let numbers = (0..=u8::MAX).cycle();
+        late.chunks_mut(LINE).zip(numbers).for_each(|(record, number)| record[ring::HEADER] = number);
+        assert_eq!(link.send(&late[..100 * LINE], 100), Sent::Later);
+        assert_eq!(link.send(&late[100 * LINE..], 200), Sent::Later);
+        assert!(link.push_on(), "there is no room yet");
+        assert_eq!(link.room(LINE), Room::Wait, "others come after it");
+        let mut read = || {
+            let mut out = [0; crate::net::MAX_PACKET];
+            let mut numbers = Vec::new();
+            while reader.read(&map, &mut out).unwrap().is_some() {
+                numbers.push(out[0]);
+            }
+            reader.tell(&map);
+            numbers
+        };
+        read();
+        assert!(!link.push_on());
+        assert_eq!(link.send(&batch, 100), Sent::Now);
+        let numbers = read();
+        assert_eq!(numbers[..256], (0..=255).collect::<Vec<_>>());
+        assert_eq!(numbers.len(), 400);
+        assert_eq!(link.packets() as usize % 100, 0);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let (link, _map, _reader) = link();
+        let batch = records(100);
+        while link.room(batch.len()) == Room::Yes {
+            link.send(&batch, 100);
+        }
+        let kept = (0..100).take_while(|_| link.send(&batch, 100) == Sent::Later).count();
+        assert_eq!(kept, KEPT / batch.len());
+    }
+
     #[test]
     fn packets_for_a_reader_that_stopped_are_lost_until_it_goes_on() {
         let (link, map, mut reader) = link();
@@ -252,11 +325,11 @@ mod tests {
         }
         std::thread::sleep(STOPPED + Duration::from_millis(5));
         assert_eq!(link.room(batch.len()), Room::Lost);
-        assert!(!link.send(&batch, 100));
+        assert_eq!(link.send(&batch, 100), Sent::Lost);
         let mut out = [0; crate::net::MAX_PACKET];
         while reader.read(&map, &mut out).unwrap().is_some() {}
         reader.tell(&map);
-        assert!(link.send(&batch, 100));
+        assert_eq!(link.send(&batch, 100), Sent::Now);
     }
 
     #[test]
@@ -265,6 +338,6 @@ mod tests {
         link.take_down();
         assert!(link.is_down());
         assert_eq!(link.room(64), Room::Lost);
-        assert!(!link.send(&records(1), 1));
+        assert_eq!(link.send(&records(1), 1), Sent::Lost);
     }
 }

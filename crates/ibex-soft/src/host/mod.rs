@@ -45,14 +45,14 @@ pub(crate) mod segment;
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 pub(crate) use ancillary::{Letter, ask_for_credentials, peek, receive, receive_bare, send};
 pub(crate) use attach::Change;
 pub(crate) use bell::Doze;
-pub(crate) use link::{Link, LinkId, Room};
+pub(crate) use link::{Link, LinkId, Room, Sent};
 pub(crate) use ring::{HEADER, header, length, record};
 
 use attach::Entry;
@@ -78,6 +78,8 @@ pub(crate) struct Host {
     peers: Mutex<Peers>,
     /// Changes whenever links come or go.
     generation: AtomicU32,
+    /// Whether a link may have kept what was sent over it.
+    kept: AtomicBool,
     /// The connections to peers, readable without the lock: for fork's child. −1 where there is none.
     connections: Box<[AtomicI32]>,
 }
@@ -125,6 +127,7 @@ impl Host {
             memory: OneSide::new().ok(),
             peers: Mutex::default(),
             generation: AtomicU32::new(1),
+            kept: AtomicBool::new(false),
             connections: (0..MAX_PEERS).map(|_| AtomicI32::new(-1)).collect(),
         };
         host.attach_self().ok()?;
@@ -188,6 +191,30 @@ impl Host {
         let own = peers.own.iter().map(|(link, _)| link);
         let live = peers.entries.iter().flatten().filter_map(Entry::link);
         own.chain(live).find(|link| link.port == port && !link.is_down()).map(|link| link.id)
+    }
+
+    /// Notes that a link has kept what was sent over it.
+    pub(crate) fn note_kept(&self) {
+        self.kept.store(true, Ordering::Release);
+    }
+
+    /// Sends what links have kept, where there is room by now.
+    #[inline]
+    pub(crate) fn push_on(&self) {
+        if self.kept.load(Ordering::Relaxed) {
+            self.push_all_on();
+        }
+    }
+
+    #[cold]
+    fn push_all_on(&self) {
+        self.kept.store(false, Ordering::SeqCst);
+        let peers = self.lock();
+        let own = peers.own.iter().map(|(link, _)| link);
+        let live = peers.entries.iter().flatten().filter_map(Entry::link);
+        if own.chain(live).filter(|link| link.push_on()).count() > 0 {
+            self.note_kept();
+        }
     }
 
     /// Hands the packets in the rings to `sink`, up to about `budget` from each; returns how many. `first` is called

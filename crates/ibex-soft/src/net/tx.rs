@@ -19,7 +19,7 @@ use super::forward::{Header, Kind};
 use super::qpn;
 use super::udp::{MAX_PAYLOAD, Target};
 use super::wire::Wire;
-use crate::host::{self, Link, LinkId, Room};
+use crate::host::{self, Link, LinkId, Room, Sent};
 
 /// The largest packet a batch takes, bytes: headers, 4096 bytes of payload and padding, without the ICRC.
 pub(crate) const MAX_PACKET: usize = 4096 + 64;
@@ -232,10 +232,15 @@ fn send_records(wire: &Wire, link: &Link, records: &[u8], count: usize) {
             rest = &rest[host::record(length)..];
         }
     }
-    if link.send(records, count) {
-        counters.tx_via_host.add(count as u64);
-    } else {
-        counters.tx_dropped.add(count as u64);
+    let sent = link.send(records, count);
+    if sent == Sent::Later
+        && let Some(host) = wire.host()
+    {
+        host.note_kept();
+    }
+    match sent {
+        Sent::Now | Sent::Later => counters.tx_via_host.add(count as u64),
+        Sent::Lost => counters.tx_dropped.add(count as u64),
     }
 }
 

@@ -418,6 +418,14 @@ impl Wire {
         self.host.as_ref()?.memory()
     }
 
+    /// Sends what links have kept for want of room, where there is some by now.
+    #[inline]
+    pub(crate) fn push_on(&self) {
+        if let Some(host) = &self.host {
+            host.push_on();
+        }
+    }
+
     /// Announces somebody who is going to sleep on [`Wire::fds`]; a receive with [`Scan::Rings`] must find nothing
     /// before he does. `None` if only sockets can wake him.
     pub(crate) fn doze(&self) -> Option<Doze<'_>> {

@@ -181,14 +181,15 @@ impl Nic {
                 tx.hand_over(&self.wire, few);
             }
         }
-        for num in self.stalled.take() {
+        self.wire.push_on();
+        self.stalled.each(|num| {
             let held = tables.held();
             if let Some(qp) = held.qps.get(&num) {
                 let mut inner = qp.lock();
                 qp.drive_with(self, &held.mrs, &mut inner, tx, held.now);
                 tx.flush(&self.wire);
             }
-        }
+        });
         tx.flush(&self.wire);
         if owed || !owing.is_empty() {
             self.owing.store(!owing.is_empty(), Ordering::Relaxed);
