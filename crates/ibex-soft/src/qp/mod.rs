@@ -35,8 +35,8 @@ use ibex_proto::{
 };
 use ibex_sys::{
     IBV_QP_ACCESS_FLAGS, IBV_QP_AV, IBV_QP_EN_SQD_ASYNC_NOTIFY, IBV_QP_MAX_DEST_RD_ATOMIC,
-    IBV_QP_MIN_RNR_TIMER, IBV_QP_QKEY, IBV_QP_STATE, IBV_QPS_ERR, IBV_QPS_INIT, IBV_QPS_RESET, IBV_QPS_RTR, IBV_QPS_RTS,
-    IBV_QPS_SQD, IBV_QPS_SQE, IBV_QPT_UC, IBV_QPT_UD, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_cap,
+    IBV_QP_MIN_RNR_TIMER, IBV_QP_QKEY, IBV_QP_STATE, IBV_QPS_ERR, IBV_QPS_INIT, IBV_QPS_RESET, IBV_QPS_RTR,
+    IBV_QPS_RTS, IBV_QPS_SQD, IBV_QPS_SQE, IBV_QPT_UC, IBV_QPT_UD, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_cap,
     ibv_qp_state, ibv_qp_type,
 };
 use ibex_wire::{Mtu, Pkey, Psn, Qkey, Qpn};
