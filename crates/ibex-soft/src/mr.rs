@@ -246,7 +246,8 @@ impl MrTable {
 
     /// The lkeys of all regions of these domains.
     pub(crate) fn of_domains(&self, domains: &[PdNumber]) -> Vec<u32> {
-        let ours = |entry: &Entry| matches!(&entry.slot, Slot::Region(region) if domains.contains(&region.pd));
+        let ours =
+            |entry: &Entry| matches!(&entry.slot, Slot::Region(region) if domains.contains(&region.pd));
         let numbered = self.entries.iter().enumerate().filter(|(_, entry)| ours(entry));
         // The table never grows beyond `MAX_ENTRIES`.
         numbered

@@ -13,8 +13,8 @@ use ibex_wire::icrc::Flow;
 use ibex_wire::{Bth, ICRC_LEN};
 
 use super::forward::{HEADER, Header, Kind};
-use super::pace::Pace;
 use super::mailbox;
+use super::pace::Pace;
 use super::qpn;
 use super::slot::Slot;
 use super::tx;
@@ -235,7 +235,12 @@ fn from_sockets(
 ///
 /// A single packet is mostly the only one, as in every ping-pong (with the acknowledgement of the one before, it is two in
 /// one burst), and to ask for more would delay it; whether there tends to be more is found out now and then.
-fn direct(wire: &Wire, sockets: &mut Sockets, budget: usize, sink: &mut impl FnMut(Datagram<'_>)) -> Received {
+fn direct(
+    wire: &Wire,
+    sockets: &mut Sockets,
+    budget: usize,
+    sink: &mut impl FnMut(Datagram<'_>),
+) -> Received {
     let Some(first) = from_own(wire, sockets, sink) else { return Received::default() };
     if first <= 2 && !sockets.streaming && !sockets.quick.is_multiple_of(PROBE_EVERY) {
         return Received { packets: first, more: true, sockets: true };
@@ -249,7 +254,12 @@ fn direct(wire: &Wire, sockets: &mut Sockets, budget: usize, sink: &mut impl FnM
 }
 
 /// What came to the slots and to the RoCE port.
-fn others(wire: &Wire, sockets: &mut Sockets, budget: usize, sink: &mut impl FnMut(Datagram<'_>)) -> Received {
+fn others(
+    wire: &Wire,
+    sockets: &mut Sockets,
+    budget: usize,
+    sink: &mut impl FnMut(Datagram<'_>),
+) -> Received {
     let mut total = Received::default();
     for slot in wire.slots().iter() {
         total.add(drain(budget, || from_slot(wire, sockets, slot, sink)));

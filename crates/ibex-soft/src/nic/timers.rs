@@ -4,8 +4,8 @@
 //! which makes it wait briefly again and again (RNR) adds nothing. An entry that turns out to be too early costs one look,
 //! since deadlines move with every acknowledgement and the queue is not told.
 
-use std::collections::{BTreeSet, BinaryHeap};
 use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Weak;
 
 use ibex_proto::Nanos;
