@@ -1,9 +1,9 @@
 //! Random operations between processes, over every link of the built-in device, with faults and with processes killed or
 //! stopped at random: no wrong byte, no lost or doubled completion, no hang, nothing left behind.
 //!
-//! Owns rounds: a seed decides everything that is decided ([`plan`]); the parent starts the processes, introduces their
-//! queue pairs to each other, kills and stops ([`parent`]); each process drives its ends ([`worker`]), each of which keeps a
-//! model of what must be in whose memory and which completion must come next ([`end`]). Timing is the machine's, so a
+//! Owns rounds: a seed decides everything that is decided (`plan`); the parent starts the processes, introduces their
+//! queue pairs to each other, kills and stops (`parent`); each process drives its ends (`worker`), each of which keeps a
+//! model of what must be in whose memory and which completion must come next (`end`). Timing is the machine's, so a
 //! seed repeats the work and not the interleaving.
 
 mod end;
