@@ -112,8 +112,9 @@ fn rate(rig: &Rig, link: &mut peer::Link, first: bool) -> f64 {
         let lists = MESSAGES / LIST as u64;
         let (mut posted, mut done) = (0, 0);
         while done < lists {
-            // As many as the queue holds, the receiver's queue being four times as long.
-            while posted < lists && posted - done < 1024 / LIST as u64 {
+            // As many as the queue holds, the receiver's queue being four times as long; less one list, since the completion of
+            // an earlier message may come only now and be counted here.
+            while posted < lists && posted - done < 1024 / LIST as u64 - 1 {
                 post_list(rig);
                 posted += 1;
             }
