@@ -54,8 +54,9 @@ fn main() -> Result<()> {
         Some(row @ ("host" | "wire" | "bulk")) => {
             let answering = args.iter().any(|arg| arg == peer::ANSWER);
             let role = if answering { Role::Answering } else { Role::Asking };
-            place::settle(role);
+            // Started first: it would inherit this side's core, and nothing but that.
             let mut peer = if answering { Peer::parent() } else { Peer::start(row, &args)? };
+            place::settle(role);
             let figures = two(row, &mut peer, amount)?;
             peer.finish()?;
             if answering {
