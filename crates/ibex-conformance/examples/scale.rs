@@ -116,10 +116,19 @@ fn main() {
         None => (Box::new(std::io::stdout()), Box::new(BufReader::new(std::io::stdin()))),
     };
     let mut line = String::new();
+    // One side at a time: a line of ten thousand numbers is more than a pipe holds.
     let mut meet = |words: &str| {
-        writeln!(output, "{words}").and_then(|()| output.flush()).expect("the other process reads");
+        let mut speak = || {
+            writeln!(output, "{words}").and_then(|()| output.flush()).expect("the other process reads");
+        };
+        if !child {
+            speak();
+        }
         line.clear();
         input.read_line(&mut line).expect("the other process writes");
+        if child {
+            speak();
+        }
         line.trim_end().to_owned()
     };
     let numbers: Vec<_> = side.nodes.iter().map(|node| node.qp.num().to_string()).collect();
