@@ -73,7 +73,32 @@ impl World<'_> {
             return;
         }
         let at = input.below(self.qps.len());
-        let owner = Owner::Qp(self.qps[at].num);
+        let (qp, owner) = (self.qps[at].qp, Owner::Qp(self.qps[at].num));
+        // SAFETY: alive; the request lives until the call returns.
+        self.receive("ibv_post_recv", owner, input, |wr, bad| unsafe {
+            dispatch::ibv_post_recv(qp, wr, bad)
+        });
+    }
+
+    pub(super) fn post_srq_recv(&mut self, input: &mut Input<'_>) {
+        if self.srqs.is_empty() {
+            return;
+        }
+        let srq = input.one(&self.srqs);
+        let owner = Owner::Srq(srq as usize);
+        // SAFETY: alive; the request lives until the call returns.
+        let post = |wr, bad| unsafe { dispatch::ibv_post_srq_recv(srq, wr, bad) };
+        self.receive("ibv_post_srq_recv", owner, input, post);
+    }
+
+    /// One receive request, posted by `post`.
+    fn receive(
+        &mut self,
+        call: &str,
+        owner: Owner,
+        input: &mut Input<'_>,
+        post: impl FnOnce(*mut ibv_recv_wr, *mut *mut ibv_recv_wr) -> c_int,
+    ) {
         let mut sges = self.elements(input);
         let wr_id = self.id(owner);
         let mut wr = ibv_recv_wr {
@@ -83,28 +108,8 @@ impl World<'_> {
             ..Default::default()
         };
         let mut bad = std::ptr::null_mut();
-        // SAFETY: alive; the request lives until the call returns.
-        let ret = unsafe { dispatch::ibv_post_recv(self.qps[at].qp, &raw mut wr, &raw mut bad) };
-        self.posted("ibv_post_recv", ret, wr_id, std::ptr::eq(bad, &raw const wr));
-    }
-
-    pub(super) fn post_srq_recv(&mut self, input: &mut Input<'_>) {
-        if self.srqs.is_empty() {
-            return;
-        }
-        let srq = input.one(&self.srqs);
-        let mut sges = self.elements(input);
-        let wr_id = self.id(Owner::Srq(srq as usize));
-        let mut wr = ibv_recv_wr {
-            wr_id,
-            sg_list: sges.as_mut_ptr(),
-            num_sge: sges.len() as c_int,
-            ..Default::default()
-        };
-        let mut bad = std::ptr::null_mut();
-        // SAFETY: alive; the request lives until the call returns.
-        let ret = unsafe { dispatch::ibv_post_srq_recv(srq, &raw mut wr, &raw mut bad) };
-        self.posted("ibv_post_srq_recv", ret, wr_id, std::ptr::eq(bad, &raw const wr));
+        let ret = post(&raw mut wr, &raw mut bad);
+        self.posted(call, ret, wr_id, std::ptr::eq(bad, &raw const wr));
     }
 
     fn posted(&mut self, call: &str, ret: c_int, id: u64, named: bool) {

@@ -10,7 +10,6 @@
 use std::sync::{Arc, MutexGuard, RwLockReadGuard};
 
 use ibex_proto::{RcQp, RemoteAccess, SendOp};
-use ibex_sys::{IBV_WC_SUCCESS, ibv_wc, ibv_wc_opcode};
 
 use super::direct::{Bytes, Staged, atomic, bytes_of, pieces, transfer};
 use super::post::SendRequest;
@@ -87,17 +86,7 @@ impl Qp {
         if self.reach(mrs, inner, &wanted, request).is_none() {
             return false;
         }
-        if request.signaled || self.sq_sig_all {
-            let entry = ibv_wc {
-                wr_id: request.wr_id,
-                status: IBV_WC_SUCCESS,
-                opcode: ibv_wc_opcode(request.op.wc_opcode().0),
-                byte_len: len,
-                qp_num: self.num,
-                ..Default::default()
-            };
-            self.complete_posted(nic, mrs, inner, entry);
-        }
+        self.complete_posted(nic, mrs, inner, request, len);
         true
     }
 

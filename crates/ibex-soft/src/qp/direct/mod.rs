@@ -142,23 +142,31 @@ impl Qp {
         }
         let packets = inner.proto.as_rc_mut().map_or(0, |own| own.rest_done(len));
         mate.pass_over(packets);
-        if request.signaled || self.sq_sig_all {
-            let entry = ibv_wc {
-                wr_id: request.wr_id,
-                status: IBV_WC_SUCCESS,
-                opcode: ibv_wc_opcode(request.op.wc_opcode().0),
-                byte_len: len,
-                qp_num: self.num,
-                ..Default::default()
-            };
-            self.complete_posted(nic, mrs, inner, entry);
-        }
+        self.complete_posted(nic, mrs, inner, request, len);
         true
     }
 
-    /// Tells the program of a request that was carried out while it was posted.
+    /// Tells the program, if it wants to know, of a request of `len` bytes that was carried out while it was posted.
     #[inline]
-    pub(super) fn complete_posted(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, entry: ibv_wc) {
+    pub(super) fn complete_posted(
+        &self,
+        nic: &Nic,
+        mrs: &MrTable,
+        inner: &mut Inner,
+        request: &SendRequest<'_>,
+        len: u32,
+    ) {
+        if !request.signaled && !self.sq_sig_all {
+            return;
+        }
+        let entry = ibv_wc {
+            wr_id: request.wr_id,
+            status: IBV_WC_SUCCESS,
+            opcode: ibv_wc_opcode(request.op.wc_opcode().0),
+            byte_len: len,
+            qp_num: self.num,
+            ..Default::default()
+        };
         let pushed = self.send_cq.push(entry, false, &inner.send.unpolled);
         if self.note(pushed.map_err(|overflow| (overflow, &*self.send_cq))) {
             self.lost(nic, mrs, inner);
