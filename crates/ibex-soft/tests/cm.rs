@@ -164,19 +164,22 @@ fn nobody_listens() {
     caller.destroy();
     bound.destroy();
 
-    // Who listens again in that moment is found: some programs change listeners, and call at once.
-    let first = Cid::listening(Some(&channel), RDMA_PS_TCP);
-    let port = first.port();
-    first.destroy();
-    let caller = Cid::resolved(&channel, RDMA_PS_TCP, port);
-    assert_eq!(caller.connect(&[]), Ok(()));
-    std::thread::sleep(Duration::from_millis(50));
-    let second = Cid::new(Some(&channel), RDMA_PS_TCP);
-    assert_eq!(second.bind(own(port)), Ok(()));
-    assert_eq!(second.listen(1), Ok(()));
-    let called = channel.expect(RDMA_CM_EVENT_CONNECT_REQUEST).id();
-    for id in [called, caller, second] {
-        id.destroy();
+    // Who listens again in that moment is found: some programs change listeners, and call at once. Once in another port
+    // space, where it was refused (`ib_send_lat -R -c UD`).
+    for space in [RDMA_PS_TCP, RDMA_PS_UDP] {
+        let first = Cid::listening(Some(&channel), RDMA_PS_TCP);
+        let port = first.port();
+        first.destroy();
+        let caller = Cid::resolved(&channel, space, port);
+        assert_eq!(caller.connect(&[]), Ok(()));
+        std::thread::sleep(Duration::from_millis(50));
+        let second = Cid::new(Some(&channel), space);
+        assert_eq!(second.bind(own(port)), Ok(()));
+        assert_eq!(second.listen(1), Ok(()));
+        let called = channel.expect(RDMA_CM_EVENT_CONNECT_REQUEST).id();
+        for id in [called, caller, second] {
+            id.destroy();
+        }
     }
 }
 

@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ibex_proto::Nanos;
 use ibex_proto::cm::{Cm, CmConfig, ConnId, Disconnect, Event, ListenerId, SidrId, Transmit};
-use ibex_wire::mad::{GSI_QKEY, Gid, Guid, MAD_LEN, Route, ServiceId};
+use ibex_wire::mad::{GSI_QKEY, Gid, Guid, MAD_LEN, PortSpace, Route, ServiceId};
 use ibex_wire::{Bth, Deth, Header as _, Opcode, Packet, Psn, Qpn};
 
 use crate::device;
@@ -69,6 +69,12 @@ const RECENT: Nanos = 10_000_000_000;
 
 /// Services remembered for that; with more, those that are no longer recent are forgotten.
 const REMEMBERED: usize = 256;
+
+/// The service that stands for a port in whichever port space: a program that changes listeners may go on in another one
+/// (`ib_send_lat -R -c UD` first speaks over a connection).
+fn of_any_space(service: ServiceId) -> ServiceId {
+    service.port().map_or(service, |(_, port)| ServiceId::ip(PortSpace::TCP, port))
+}
 
 /// The service of a NIC.
 pub(crate) struct Service {
@@ -110,7 +116,7 @@ struct Inner {
     pending: HashMap<ConnId, (Arc<Id>, Vec<What>)>,
     /// Datagrams that wait for their receiver.
     kept: Kept,
-    /// Services that were listened for when last seen, and when that was.
+    /// Services, of any port space, that were listened for when last seen, and when that was.
     recent: HashMap<ServiceId, Nanos>,
     /// When a timer of the NIC will look here; `Nanos::MAX` if none will.
     timer: Nanos,
@@ -365,6 +371,7 @@ impl Inner {
 
     /// Notes that a service is, or just was, listened for.
     fn remember(&mut self, now: Nanos, service: ServiceId) {
+        let service = of_any_space(service);
         if self.recent.len() >= REMEMBERED {
             self.recent.retain(|_, at| now.saturating_sub(*at) < RECENT);
         }
@@ -374,7 +381,7 @@ impl Inner {
     }
 
     fn was_listened_for(&self, now: Nanos, service: ServiceId) -> bool {
-        self.recent.get(&service).is_some_and(|&at| now.saturating_sub(at) < RECENT)
+        self.recent.get(&of_any_space(service)).is_some_and(|&at| now.saturating_sub(at) < RECENT)
     }
 
     /// Tries once more to pass on what was kept.
