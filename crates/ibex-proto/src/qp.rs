@@ -256,6 +256,23 @@ impl Qp {
         }
     }
 
+    /// Changes how many messages need not be acknowledged one by one (RC); see [`RcQp::set_sparse_acks`].
+    pub fn set_sparse_acks(&mut self, messages: u32) {
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.set_sparse_acks(messages),
+            Kind::Unreliable(_) => {}
+        }
+    }
+
+    /// Owes the peer an acknowledgement of all that it has not asked to have acknowledged (RC); see
+    /// [`RcQp::acknowledge_all`].
+    pub fn acknowledge_all(&mut self) {
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.acknowledge_all(),
+            Kind::Unreliable(_) => {}
+        }
+    }
+
     /// Carries out what was due at [`poll_timeout`](Qp::poll_timeout). Early and late calls do no harm.
     pub fn handle_timeout(&mut self, now: Nanos) {
         match &mut self.0 {

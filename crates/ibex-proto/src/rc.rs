@@ -148,7 +148,7 @@ impl RcQp {
         self.step(&[QpState::Rtr], QpState::Rts)?;
         if let Some(receiving) = &self.receiving {
             let queue = std::mem::take(&mut self.spare);
-            self.requester = Some(Box::new(Requester::new(receiving.route, &attr, &self.caps.tuning, queue)));
+            self.requester = Some(Box::new(Requester::new(receiving.route, &attr, &self.caps, queue)));
         }
         Ok(())
     }
@@ -375,6 +375,22 @@ impl RcQp {
                 self.refuse(failed.refusal, failed.psn);
                 sent
             }
+        }
+    }
+
+    /// Changes [`Tuning::sparse_acks`](crate::Tuning::sparse_acks): the peer may not be known when the queue pair is made. Has
+    /// an effect until RTS.
+    pub fn set_sparse_acks(&mut self, messages: u32) {
+        self.caps.tuning.sparse_acks = messages;
+    }
+
+    /// Owes the peer an acknowledgement of all that it has not asked to have acknowledged, see
+    /// [`Tuning::sparse_acks`](crate::Tuning::sparse_acks). For an end that closes: the peer would take it for lost.
+    pub fn acknowledge_all(&mut self) {
+        if let (QpState::Rtr | QpState::Rts | QpState::Sqd | QpState::Sqe, Some(receiving)) =
+            (self.state, &mut self.receiving)
+        {
+            receiving.responder.acknowledge_all();
         }
     }
 

@@ -23,7 +23,7 @@ use crate::recovery::Recovery;
 use crate::retry::Retry;
 use crate::window::Window;
 use crate::{
-    Host, LocalFault, MAX_MESSAGE, Nanos, RtsAttr, SendCompletion, SendOp, SendWqe, Transmit, Tuning,
+    Host, LocalFault, MAX_MESSAGE, Nanos, RcCaps, RtsAttr, SendCompletion, SendOp, SendWqe, Transmit,
     WcStatus,
 };
 
@@ -81,6 +81,15 @@ pub(crate) struct Requester {
     /// Packets since the last one that asked for an acknowledgement.
     since_ack: u32,
     ack_every: u32,
+    /// Messages sent since the last one that asked for an acknowledgement, and how many there may be; see
+    /// [`Tuning::sparse_acks`].
+    messages_unasked: u32,
+    sparse_acks: u32,
+    /// Requests posted at most for messages to go without asking.
+    sparse_depth: usize,
+    /// Messages to come that ask for an acknowledgement each: operations are carried out at rest lately, and what is not
+    /// acknowledged would be in their way.
+    prompt: u32,
     read_chunk: u64,
     /// In SQD: no request from this number on is begun.
     pub(crate) drain_at: Option<u64>,
@@ -88,11 +97,15 @@ pub(crate) struct Requester {
     pub(crate) failed: bool,
 }
 
+/// Messages after an operation at rest that are acknowledged one by one.
+const PROMPT: u32 = 64;
+
 /// Where 64-bit numbers start, so that going below the first PSN never underflows.
 const EPOCH: u64 = 1 << 32;
 
 impl Requester {
-    pub(crate) fn new(route: Route, attr: &RtsAttr, tuning: &Tuning, sq: VecDeque<Entry>) -> Requester {
+    pub(crate) fn new(route: Route, attr: &RtsAttr, caps: &RcCaps, sq: VecDeque<Entry>) -> Requester {
+        let tuning = &caps.tuning;
         let start = EPOCH + u64::from(attr.sq_psn.get());
         Requester {
             route,
@@ -112,6 +125,10 @@ impl Requester {
             went_back_at: None,
             since_ack: 0,
             ack_every: tuning.ack_every.max(1),
+            messages_unasked: 0,
+            sparse_acks: tuning.sparse_acks,
+            sparse_depth: caps.sq_depth as usize / 2,
+            prompt: 0,
             // A piece is sent whole, so one larger than the window would make the window meaningless.
             read_chunk: u64::from(tuning.read_chunk.min(tuning.max_window).clamp(1, 1 << 16)),
             drain_at: None,
@@ -230,7 +247,10 @@ impl Requester {
         };
         if self.nxt > self.high {
             self.high = self.nxt;
-            self.retry.on_sent_first(now, self.nxt);
+            // The round trip of a packet that asks for no answer says nothing.
+            if self.since_ack == 0 {
+                self.retry.on_sent_first(now, self.nxt);
+            }
         }
         self.retry.on_sent(now);
         let entry = &self.sq[self.cur];
@@ -306,7 +326,9 @@ impl Requester {
         // After this packet the window is full, or a burst ends.
         let pauses = self.nxt + 1 >= (self.una + u64::from(window)).min(self.recovery.jump_at);
         // Four times a window at least: if its end is lost, what arrived is acknowledged, more is sent, and the gap shows.
-        let ack_req = last || pauses || self.since_ack + 1 >= self.ack_every.min(window / 4).max(1);
+        let ack_req = pauses
+            || self.since_ack + 1 >= self.ack_every.min(window / 4).max(1)
+            || last && !self.may_go_unasked(wqe);
         let bth = Bth {
             solicited: wqe.solicited && last,
             pad: pad as u8,
@@ -345,9 +367,25 @@ impl Requester {
             }
         }
         self.since_ack = if ack_req { 0 } else { self.since_ack + 1 };
+        if last {
+            self.messages_unasked = if ack_req { 0 } else { self.messages_unasked + 1 };
+            self.prompt = self.prompt.saturating_sub(1);
+        }
         self.nxt += 1;
         let more = !last && !pauses;
         Ok(Some(Transmit { len: opcode.header_len() + len + pad, more }))
+    }
+
+    /// Whether the message's last packet may go without asking for an acknowledgement.
+    #[inline]
+    fn may_go_unasked(&self, wqe: &SendWqe) -> bool {
+        self.messages_unasked + 1 < self.sparse_acks
+            && !wqe.signaled
+            && self.prompt == 0
+            && self.sq.len() <= self.sparse_depth
+            && self.drain_at.is_none()
+            // Without one, only the timeout would notice that it was lost.
+            && self.retry.probes()
     }
 
     /// The next request that is answered with data: a whole READ or a piece of it, or an atomic.
@@ -453,6 +491,7 @@ impl Requester {
     pub(crate) fn pass_over(&mut self, packets: u32) {
         self.end += u64::from(packets);
         (self.una, self.nxt, self.high) = (self.end, self.end, self.end);
+        self.prompt = PROMPT;
     }
 
     /// Begins SQD: what has been begun is finished, nothing else started.

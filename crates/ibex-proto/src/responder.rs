@@ -61,6 +61,8 @@ pub(crate) struct Responder {
     pub(crate) msn: u32,
     message: Message,
     awaiting: Awaiting,
+    /// The peer has not asked to have the last message acknowledged.
+    unasked: bool,
     ahead: Ahead,
     pub(crate) answers: Answers,
     mtu: Mtu,
@@ -76,6 +78,7 @@ impl Responder {
             msn: 0,
             message: Message::None,
             awaiting: Awaiting::Nothing,
+            unasked: false,
             ahead: Ahead::new(keep_ahead.min(1 << 16)),
             answers: Answers::new(attr.max_dest_rd_atomic),
             mtu: attr.path_mtu,
@@ -202,6 +205,7 @@ impl Responder {
                 self.msn = self.msn.wrapping_add(1);
             }
             self.expected = psn.next();
+            self.unasked = !bth.ack_req;
             if bth.ack_req {
                 self.answers.ack(psn, self.msn);
             }
@@ -380,6 +384,13 @@ impl Responder {
         self.answers.atomic(self.expected, original, self.msn);
         self.expected = self.expected.next();
         Ok(())
+    }
+
+    /// Owes an acknowledgement of everything executed, if it owes none yet.
+    pub(crate) fn acknowledge_all(&mut self) {
+        if std::mem::take(&mut self.unasked) {
+            self.answers.ack(self.expected.prev(), self.msn);
+        }
     }
 
     /// Whether no message is half received and nothing was asked for again.

@@ -86,6 +86,12 @@ impl Retry {
         }
     }
 
+    /// Whether silence is met with a probe, before the timeout.
+    #[inline]
+    pub(crate) fn probes(&self) -> bool {
+        self.probe_wait != NEVER
+    }
+
     /// The smoothed round trip, if one has been measured.
     pub(crate) fn round_trip(&self) -> Option<Nanos> {
         self.round_trip

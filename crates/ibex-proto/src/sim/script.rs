@@ -74,6 +74,7 @@ pub fn play(script: &[u8]) {
             ack_every: 2,
             keep_ahead: u32::from(shape & 0x0c) * 2,
             probe: 20_000,
+            sparse_acks: u32::from(shape & 1) * 3,
         },
         psn: Psn::new(if shape & 8 != 0 { 0xff_fffe } else { 0x7f_fffe }),
         max_dest_rd_atomic: shape >> 4 & 3,

@@ -18,6 +18,7 @@ mod replay;
 mod retry;
 mod rnr;
 mod sizes;
+mod sparse;
 mod states;
 mod uc;
 mod ud;

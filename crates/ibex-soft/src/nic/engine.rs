@@ -227,8 +227,22 @@ impl Nic {
             Err(TryLockError::Poisoned(error)) => error.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
+        let qps = match self.qps.try_read() {
+            Ok(qps) => qps,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
         let now = self.now();
         let Engine { tx, owing, .. } = &mut *engine;
+        // What peers did not ask to have acknowledged is to be told, too. Each is looked at once: who is in use just now
+        // is on the list.
+        for qp in qps.values() {
+            if let Some(mut inner) = qp.try_lock() {
+                inner.owe_all();
+                qp.pay(self, &mrs, &mut inner, tx, now);
+                tx.flush(&self.wire);
+            }
+        }
         owing.retain(|qp| match qp.try_lock() {
             Some(mut inner) => {
                 qp.pay(self, &mrs, &mut inner, tx, now);

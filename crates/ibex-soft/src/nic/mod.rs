@@ -286,6 +286,7 @@ impl Nic {
         if let Some(qp) = gone {
             // What its peers do with this process's memory ends here, too.
             let (mrs, mut inner) = qp.lock_unseen(self, |_| true);
+            inner.owe_all();
             if inner.owes() {
                 // The program may have seen what the peer still waits to have acknowledged.
                 qp.drive(self, &mrs, &mut inner);

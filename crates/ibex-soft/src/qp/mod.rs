@@ -53,6 +53,10 @@ pub(crate) use post::{Poster, SendRequest};
 pub(crate) use queue::{MAX_INLINE, MAX_SGE, MAX_WR, Payload, RecvQueue, SendQueue};
 pub(crate) use transition::{Limits as TransitionLimits, Refusal};
 
+/// Messages in a row without a completion that a device like this one is not asked to acknowledge: most of what
+/// acknowledging costs is saved, and a lost one is noticed by the next that asks.
+const SPARSE_ACKS: u32 = 16;
+
 /// What a queue pair is made of.
 pub(crate) struct Parts {
     /// Its number.
@@ -206,6 +210,9 @@ impl Qp {
         let (mrs, mut inner) = self.lock_unseen(nic, |_| {
             taken || mask.contains(IBV_QP_STATE) && [IBV_QPS_RESET, IBV_QPS_ERR].contains(&attr.qp_state)
         });
+        if mask.contains(IBV_QP_STATE) {
+            inner.proto.acknowledge_all();
+        }
         if inner.owes() {
             // An acknowledgement left for later would be lost with the state.
             self.drive(nic, &mrs, &mut inner);
@@ -256,6 +263,9 @@ impl Qp {
             self.find_mate(nic, peer);
             self.forget_far(inner);
             nic.wire.hello(peer);
+            // Whoever is on this address is a device like this one, which acknowledges what is left when it closes.
+            let alike = peer.address == nic.wire.address();
+            inner.proto.set_sparse_acks(if alike { SPARSE_ACKS } else { 0 });
         }
         inner.step(from, to, mask)
     }
@@ -380,6 +390,11 @@ impl Inner {
             }
         };
         moved.map_err(|_| libc::EINVAL)
+    }
+
+    /// Owes the peer an acknowledgement of what it has not asked to have acknowledged: this end closes.
+    pub(crate) fn owe_all(&mut self) {
+        self.proto.acknowledge_all();
     }
 
     /// Whether there is something to send.
