@@ -49,6 +49,9 @@ const MIN_PACKET: usize = 12;
 /// Bytes consumed after which the reader tells the writer its position.
 const TELL: u64 = DATA as u64 / 8;
 
+/// Lines ahead of the last record that are brought near for the next: a short message and an acknowledgement.
+const SOON: usize = 3;
+
 /// The upper half of a header.
 const PACKET: u64 = 0x1bec_0001;
 const WRAP: u64 = 0x1bec_0002;
@@ -184,8 +187,10 @@ impl Writer {
         let end = data + place(self.tail);
         map.word(end).store(0, Ordering::Relaxed);
         map.word(data + publish.0).store(publish.1, Ordering::Release);
-        // The line behind the zero will be needed next; the zero's own is being watched by the reader.
-        map.prefetch(end + LINE);
+        // The lines behind the zero will be needed next; the zero's own is being watched by the reader.
+        for line in 1..=SOON {
+            map.prefetch(data + place(self.tail + (line * LINE) as u64));
+        }
     }
 }
 
@@ -258,6 +263,8 @@ impl Reader {
         if !sound {
             return Err(Garbage);
         }
+        // What comes next is looked at as soon as this one is dealt with.
+        map.prefetch_to_read(data + place + record(len));
         map.read(data + place + HEADER, &mut out[..len]);
         self.head += record(len) as u64;
         Ok(len)

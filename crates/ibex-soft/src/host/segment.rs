@@ -162,6 +162,20 @@ impl Mapping {
         self.memory.write(offset, data, false);
     }
 
+    /// Brings the cache line at `offset` near, to be read soon. Nothing happens outside the mapping.
+    #[inline]
+    pub(crate) fn prefetch_to_read(&self, offset: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if offset < self.len {
+            // SAFETY: a prefetch faults never, and the address is inside the mapping.
+            unsafe {
+                std::arch::asm!("prefetcht0 [{}]", in(reg) self.base + offset, options(nostack, preserves_flags));
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = offset;
+    }
+
     /// Brings the cache line at `offset` near, to be written soon. Nothing happens outside the mapping.
     #[inline]
     pub(crate) fn prefetch(&self, offset: usize) {
