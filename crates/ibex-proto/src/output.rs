@@ -63,6 +63,12 @@ impl Output {
         self.sends.is_empty() && self.recvs.is_empty()
     }
 
+    /// Whether there are completions of receives, and nothing else.
+    #[inline]
+    pub(crate) fn has_only_receives(&self) -> bool {
+        !self.recvs.is_empty() && self.sends.is_empty() && self.events.is_empty()
+    }
+
     #[inline]
     pub(crate) fn pop_completion(&mut self) -> Option<Completion> {
         match self.sends.pop_front() {

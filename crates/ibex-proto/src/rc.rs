@@ -6,6 +6,8 @@
 
 #[path = "bypass.rs"]
 mod bypass;
+#[path = "express.rs"]
+mod express;
 
 use std::collections::VecDeque;
 

@@ -388,6 +388,51 @@ impl Requester {
             && self.retry.probes()
     }
 
+    /// Whether a SEND or WRITE of one packet posted now would be sent next, with room behind it in the window.
+    #[inline]
+    pub(crate) fn is_clear(&self, wqe: &SendWqe) -> bool {
+        self.cur == self.sq.len()
+            && self.nxt == self.high
+            && self.nxt >= self.early.executed
+            && self.nxt + 1 < self.una + u64::from(self.window.size())
+            && self.recovery.jump_at == u64::MAX
+            && self.drain_at.is_none()
+            && !(wqe.fence && self.data_before > 0)
+            && !self.failed
+            && !self.retry.in_rnr_wait()
+            && !self.early.wants_transmit()
+    }
+
+    /// Whether the message of one packet that was posted last asks for an acknowledgement.
+    #[inline]
+    pub(crate) fn express_asks(&self, wqe: &SendWqe) -> bool {
+        self.since_ack + 1 >= self.ack_every.min(self.window.size() / 4).max(1) || !self.may_go_unasked(wqe)
+    }
+
+    /// The message of one packet that was posted last has been sent.
+    #[inline]
+    pub(crate) fn express_sent(&mut self, ack_req: bool, now: impl FnOnce() -> Nanos) {
+        self.since_ack = if ack_req { 0 } else { self.since_ack + 1 };
+        self.messages_unasked = if ack_req { 0 } else { self.messages_unasked + 1 };
+        self.prompt = self.prompt.saturating_sub(1);
+        self.nxt = self.end;
+        self.high = self.end;
+        self.cur = self.sq.len();
+        if ack_req || !self.retry.is_armed() {
+            let now = now();
+            if ack_req {
+                self.retry.on_sent_first(now, self.nxt);
+            }
+            self.retry.on_sent(now);
+        }
+    }
+
+    /// Whether no request that is outstanding has asked for an acknowledgement.
+    #[inline]
+    pub(crate) fn has_asked_nothing(&self) -> bool {
+        self.sq.len() <= self.messages_unasked as usize
+    }
+
     /// The next request that is answered with data: a whole READ or a piece of it, or an atomic.
     #[inline(never)]
     fn read_or_atomic(&mut self, now: Nanos, buf: &mut [u8]) -> Result<Option<Transmit>, LocalFault> {

@@ -131,6 +131,13 @@ impl Retry {
         due
     }
 
+    /// Whether [`on_sent`](Retry::on_sent) would change nothing, whatever the time.
+    #[inline]
+    pub(crate) fn is_armed(&self) -> bool {
+        let timer = self.deadline.is_some() || self.timeout.is_none();
+        timer && (self.probe != NEVER || self.probed != 0 || self.probe_wait == NEVER)
+    }
+
     /// Something was sent that will be answered.
     #[inline]
     pub(crate) fn on_sent(&mut self, now: Nanos) {

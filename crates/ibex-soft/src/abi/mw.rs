@@ -81,7 +81,7 @@ pub(super) unsafe extern "C" fn bind_mw(
         let rkey = ibv_inc_rkey(window.rkey);
         let bind = bind(window.rkey, rkey, &asked.bind_info);
         let tables = inside.qp.tables(nic);
-        let mut poster = inside.qp.poster(nic, &tables);
+        let mut poster = inside.qp.poster(nic, &tables, true);
         poster.send(&SendRequest {
             wr_id: asked.wr_id,
             op: SendOp::BindMw,

@@ -36,7 +36,9 @@ pub(super) unsafe extern "C" fn post_send(
         let inside = unsafe { qp::inside(qp) }?;
         let nic = inside.shared.nic().inspect_err(|_| report(bad, first))?;
         let tables = inside.qp.tables(nic);
-        let mut poster = inside.qp.poster(nic, &tables);
+        // SAFETY: the list is readable (manual).
+        let alone = !first.is_null() && unsafe { (*first).next }.is_null();
+        let mut poster = inside.qp.poster(nic, &tables, alone);
         let mut next = first;
         let mut outcome = Ok(());
         while !next.is_null() {

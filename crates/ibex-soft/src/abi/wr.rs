@@ -228,7 +228,7 @@ impl Batch {
             self.requests.iter().try_for_each(|request| self.check(request))?;
         }
         let tables = inside.qp.tables(nic);
-        let mut poster = inside.qp.poster(nic, &tables);
+        let mut poster = inside.qp.poster(nic, &tables, self.requests.len() == 1);
         poster.admit(self.requests.len())?;
         let mut outcome = Ok(());
         for request in &self.requests {

@@ -168,6 +168,12 @@ impl TxBatch {
         true
     }
 
+    /// Sends one record over a link, past any batch: what was collected for it before must have been sent.
+    #[inline]
+    pub(crate) fn send_record(wire: &Wire, link: &Link, record: &[u8]) {
+        send_records(wire, link, record, 1);
+    }
+
     /// Sends what was collected if it is to go at once, or if that costs little.
     pub(crate) fn hand_over(&mut self, wire: &Wire, at_once: bool) {
         if at_once || matches!(self.path, Path::Host(_)) {

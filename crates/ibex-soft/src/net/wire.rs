@@ -27,7 +27,7 @@ use super::rx::{self, Datagram, Received, RxRing, Scan};
 use super::slot::{Slot, Slots};
 use super::tx::{self, Path, Peer, Route};
 use super::udp::{MAX_SEGMENTS, Udp};
-use crate::host::{self, Change, Doze, Host, Letter, LinkId};
+use crate::host::{self, Change, Doze, Host, Letter, Link, LinkId};
 use crate::oneside::{OneSide, View};
 
 /// Least time between two questions for the port of one slot, milliseconds: an answer takes less,
@@ -405,6 +405,17 @@ impl Wire {
     pub(crate) fn link_to(&self, peer: Peer) -> Option<LinkId> {
         let slot = qpn::slot(peer.qpn);
         if peer.address == self.address() && !self.is_own(slot) { self.link_of(slot) } else { None }
+    }
+
+    /// The link that packets to a queue pair go over, if they do; perhaps to this process itself.
+    #[inline]
+    pub(crate) fn lane_to(&self, peer: Peer) -> Option<LinkId> {
+        if peer.address == self.address() { self.link_of(qpn::slot(peer.qpn)) } else { None }
+    }
+
+    /// A link by its number, while there is one.
+    pub(crate) fn link(&self, link: LinkId) -> Option<Arc<Link>> {
+        self.host.as_ref()?.link(link)
     }
 
     /// The memory of the process at the other end of a link, as far as it lets us reach it.

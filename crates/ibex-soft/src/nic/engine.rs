@@ -3,7 +3,7 @@
 //! Owns one bounded round, and how callers that poll take part. Whoever holds the engine's lock is the only receiver,
 //! so packets of one queue pair are handled in order.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLockReadGuard, TryLockError};
 
@@ -63,13 +63,13 @@ impl Engine {
 struct Held<'a> {
     mrs: RwLockReadGuard<'a, MrTable>,
     qps: RwLockReadGuard<'a, QpTable>,
-    now: Nanos,
 }
 
 /// The same, got when first needed.
 struct Tables<'a> {
     nic: &'a Nic,
     held: OnceCell<Held<'a>>,
+    now: Cell<Option<Nanos>>,
 }
 
 impl<'a> Tables<'a> {
@@ -77,7 +77,15 @@ impl<'a> Tables<'a> {
         self.held.get_or_init(|| Held {
             mrs: self.nic.regions(),
             qps: self.nic.qps.read().unwrap_or_else(PoisonError::into_inner),
-            now: self.nic.now(),
+        })
+    }
+
+    /// When the round first wanted to know the time.
+    fn now(&self) -> Nanos {
+        self.now.get().unwrap_or_else(|| {
+            let now = self.nic.now();
+            self.now.set(Some(now));
+            now
         })
     }
 }
@@ -137,14 +145,14 @@ impl Nic {
         let Engine { ring, tx, dirty, owing, .. } = engine;
         // The tables are locked and the clock is read when there is something to do: most rounds of a spinning caller
         // find nothing.
-        let tables = Tables { nic: self, held: OnceCell::new() };
+        let tables = Tables { nic: self, held: OnceCell::new(), now: Cell::new(None) };
         // Also true after the queue pair that owed something was destroyed.
         let owed = self.owing.load(Ordering::Relaxed);
         for qp in owing.drain(..) {
             let held = tables.held();
             let mut inner = qp.lock();
             if inner.owes() {
-                qp.drive_with(self, &held.mrs, &mut inner, tx, held.now);
+                qp.drive_with(self, &held.mrs, &mut inner, tx, tables.now());
                 tx.flush(&self.wire);
             }
         }
@@ -158,7 +166,12 @@ impl Nic {
             let held = tables.held();
             let Some(qp) = held.qps.get(&packet.bth().dest_qpn.get()) else { return };
             let mut inner = qp.lock();
-            if qp.receive(&mut inner, &held.mrs, held.now, datagram.source, &packet) && !inner.dirty {
+            // When requests come does not matter.
+            let now = if packet.bth().opcode.is_request() { 0 } else { tables.now() };
+            if qp.receive(&mut inner, &held.mrs, now, datagram.source, &packet)
+                && !inner.dirty
+                && !qp.complete_received(&mut inner)
+            {
                 inner.dirty = true;
                 dirty.push(qp.clone());
             }
@@ -172,9 +185,9 @@ impl Nic {
             let mut inner = qp.lock();
             inner.dirty = false;
             if !lazy {
-                qp.drive_with(self, &held.mrs, &mut inner, tx, held.now);
+                qp.drive_with(self, &held.mrs, &mut inner, tx, tables.now());
                 tx.hand_over(&self.wire, few);
-            } else if qp.drive_lazily(self, &held.mrs, &mut inner, tx, held.now) {
+            } else if qp.drive_lazily(self, &held.mrs, &mut inner, tx, tables.now()) {
                 drop(inner);
                 owing.push(qp);
             } else {
@@ -186,7 +199,7 @@ impl Nic {
             let held = tables.held();
             if let Some(qp) = held.qps.get(&num) {
                 let mut inner = qp.lock();
-                qp.drive_with(self, &held.mrs, &mut inner, tx, held.now);
+                qp.drive_with(self, &held.mrs, &mut inner, tx, tables.now());
                 tx.flush(&self.wire);
             }
         });

@@ -166,6 +166,12 @@ impl Qp {
             inner.proto.set_error();
             self.report(IBV_EVENT_QP_FATAL);
         }
+        self.watch(nic, inner);
+    }
+
+    /// Has the device's timer look at the queue pair when the transport wants it to.
+    #[inline]
+    pub(super) fn watch(&self, nic: &Nic, inner: &mut Inner) {
         if let Some(due) = inner.proto.poll_timeout()
             && due < inner.timer
         {

@@ -192,5 +192,6 @@ impl Qp {
     pub(super) fn forget_far(&self, inner: &mut Inner) {
         let Far { published, seen, .. } = inner.far;
         inner.far = Far { published, seen, ..Far::default() };
+        inner.lane.forget();
     }
 }

@@ -66,6 +66,17 @@ fn stretches(
     if done == len { Ok(()) } else { Err(LocalFault::Length) }
 }
 
+/// Copies the first bytes of a list to `out`.
+#[inline]
+pub(super) fn gather(
+    mrs: &MrTable,
+    pd: PdNumber,
+    list: &[ibv_sge],
+    out: &mut [u8],
+) -> Result<(), LocalFault> {
+    stretches(mrs, pd, list, 0, out.len(), false, |memory, at, range| memory.read(at, &mut out[range]))
+}
+
 /// The bytes a list covers, at most `u32::MAX`.
 pub(crate) fn capacity(list: &[ibv_sge]) -> u32 {
     let bytes: u64 = list.iter().map(|sge| u64::from(sge.length)).sum();

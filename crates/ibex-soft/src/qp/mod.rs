@@ -12,6 +12,7 @@
 //! | `post` | posting |
 //! | `direct` | operations between two queue pairs of one process |
 //! | `far` | one-sided operations on another process's memory |
+//! | `express` | short messages to a process that shares memory |
 //! | `drive` | turning the transport's output into packets, completions, events, timers |
 //!
 //! Locks, always in this order: table of regions (read) → table of queue pairs (read) → queue pair → shared receive
@@ -19,6 +20,7 @@
 
 mod direct;
 mod drive;
+mod express;
 mod far;
 mod hands;
 mod post;
@@ -116,6 +118,8 @@ pub(crate) struct Inner {
     peer: Option<Peer>,
     /// The memory of its peer, if that is another process of this host.
     far: far::Far,
+    /// The link to it.
+    lane: express::Lane,
     /// Packets taken in since it was driven.
     packets: u32,
     /// Whether the queue pair is on the list of those to drive at the end of a receive round.
@@ -156,6 +160,7 @@ impl Qp {
             draining: false,
             peer: None,
             far: far::Far::default(),
+            lane: express::Lane::default(),
             packets: 0,
             dirty: false,
             timer: Nanos::MAX,

@@ -46,6 +46,8 @@ pub(crate) struct Poster<'a> {
     nic: &'a Nic,
     mrs: &'a MrTable,
     ends: Ends<'a>,
+    /// Whether there is one request only.
+    alone: bool,
     /// Whether the transport was given a request.
     given: bool,
 }
@@ -65,11 +67,11 @@ impl Qp {
         Tables { mrs, qps: self.is_mated().then(|| nic.queue_pairs()) }
     }
 
-    /// Takes the locks that posting needs.
+    /// Takes the locks that posting needs. A request that comes `alone` need not wait for others to travel with.
     #[inline]
-    pub(crate) fn poster<'a>(&'a self, nic: &'a Nic, tables: &'a Tables<'_>) -> Poster<'a> {
+    pub(crate) fn poster<'a>(&'a self, nic: &'a Nic, tables: &'a Tables<'_>, alone: bool) -> Poster<'a> {
         let ends = Ends::lock(self, tables.qps.as_deref());
-        Poster { qp: self, nic, mrs: &tables.mrs, ends, given: false }
+        Poster { qp: self, nic, mrs: &tables.mrs, ends, alone, given: false }
     }
 
     /// Takes the lock that posting of receive requests needs.
@@ -128,6 +130,12 @@ impl Poster<'_> {
             return Ok(());
         }
         if self.ends.mate.is_none() && self.qp.one_sided(self.nic, self.mrs, inner, request, len) {
+            return Ok(());
+        }
+        if self.alone
+            && self.ends.mate.is_none()
+            && self.qp.express(self.nic, self.mrs, inner, request, cookie, len)
+        {
             return Ok(());
         }
         let mut op = request.op;
