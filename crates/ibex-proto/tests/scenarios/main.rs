@@ -4,6 +4,7 @@
 
 mod access;
 mod ack_lost;
+mod express;
 mod fence;
 mod flush;
 mod length;
