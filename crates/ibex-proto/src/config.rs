@@ -37,7 +37,7 @@ pub struct Tuning {
     /// request is sent again to ask, without using up a retry; in nanoseconds. Has an effect where it is less than half of
     /// the timeout. Shorter repairs a lost tail sooner, and wakes the host more often while it waits. Default 4 ms.
     pub probe: Nanos,
-    /// Messages in a row of which no completion is asked for that need not be acknowledged one by one: no packet of theirs asks
+    /// SENDs in a row of which no completion is asked for that need not be acknowledged one by one: no packet of theirs asks
     /// for it but every so many, or when the queue is half full, and silence is met with a probe. 0, the default, has each
     /// message acknowledged. For peers that acknowledge the rest when they close, see
     /// [`acknowledge_all`](crate::Qp::acknowledge_all).

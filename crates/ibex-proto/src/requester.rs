@@ -379,7 +379,9 @@ impl Requester {
     /// Whether the message's last packet may go without asking for an acknowledgement.
     #[inline]
     fn may_go_unasked(&self, wqe: &SendWqe) -> bool {
-        self.messages_unasked + 1 < self.sparse_acks
+        // A WRITE may be followed by others that its host could carry out itself, were nothing left to be acknowledged.
+        matches!(wqe.op, SendOp::Send { .. })
+            && self.messages_unasked + 1 < self.sparse_acks
             && !wqe.signaled
             && self.prompt == 0
             && self.sq.len() <= self.sparse_depth

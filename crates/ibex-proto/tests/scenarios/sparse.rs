@@ -116,6 +116,17 @@ fn who_closes_acknowledges_what_was_not_asked_for() {
     assert!(!world.ends[B].qp.wants_transmit());
 }
 
+/// Once a WRITE did not ask, and those after it could not be carried out at rest.
+#[test]
+fn a_write_asks() {
+    let mut world = sparse();
+    let log = log(&mut world);
+    let wqe = SendWqe { cookie: 0, op: write(0), len: 8, signaled: false, fence: false, solicited: false };
+    world.try_post(A, wqe, pattern(8)).expect("room");
+    world.drain();
+    assert_eq!(log.count(|seen| seen.ack_req), 1);
+}
+
 #[test]
 fn a_queue_half_full_asks() {
     let tuning = Tuning { sparse_acks: 8, ..Tuning::default() };
