@@ -9,11 +9,12 @@ use ibex_wire::{Bth, Header, Opcode, padding};
 
 use super::RcQp;
 use crate::requester::wire;
-use crate::{Nanos, QpState, SendOp, SendWqe};
+use crate::{Host, Nanos, QpState, SendOp, SendWqe};
 
 impl RcQp {
     /// Posts a SEND without immediate and sends it at once, if it is one packet and nothing else is to be sent or waited for.
     /// `buf` has its payload after [`Bth::LEN`] bytes; the length of the packet is returned. `None` if it has to be posted.
+    /// If an acknowledgement is owed, [`express_ack`](RcQp::express_ack) must follow.
     #[inline]
     pub fn express_send(
         &mut self,
@@ -31,7 +32,7 @@ impl RcQp {
         let pad = padding(len);
         if len > requester.route.mtu.bytes()
             || self.out.unfetched_sends() + requester.sq.len() >= self.caps.sq_depth as usize
-            || receiving.responder.answers.is_owed()
+            || receiving.responder.answers.is_owed() && !receiving.responder.answers.is_only_ack()
             || !requester.is_clear(&wqe)
         {
             return None;
@@ -51,6 +52,17 @@ impl RcQp {
         requester.express_sent(ack_req, now);
         self.out.counters.sent += 1;
         Some(Bth::LEN + len + pad)
+    }
+
+    /// Writes the acknowledgement that is owed, if one is: it travels behind the message.
+    #[inline]
+    pub fn express_ack<H: Host>(&mut self, host: &mut H, buf: &mut [u8]) -> Option<usize> {
+        if !self.owes_only_ack() {
+            return None;
+        }
+        let sent = self.poll_answers(host, buf)?;
+        self.out.counters.sent += 1;
+        Some(sent.len)
     }
 
     /// Whether all that is left to do after a packet is to fetch completions of receives: nothing is to be sent or reported, and

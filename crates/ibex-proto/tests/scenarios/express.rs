@@ -2,7 +2,7 @@
 
 use ibex_proto::sim::{EndConfig, World};
 use ibex_proto::{SendOp, SendWqe, Tuning, WcStatus};
-use ibex_wire::{Bth, MAX_PACKET};
+use ibex_wire::{Bth, MAX_PACKET, Opcode, Packet};
 
 use crate::util::*;
 
@@ -106,4 +106,26 @@ fn who_is_not_next_is_not_posted() {
     world.drain();
     assert!(refused(&mut world, SendWqe { fence: true, ..SEND }), "a fence waits for the READ");
     assert!(!refused(&mut world, SEND));
+}
+
+#[test]
+fn an_acknowledgement_that_is_owed_follows() {
+    let mut world = pair(config());
+    world.recv(A, 16);
+    world.send(B, &pattern(4));
+    let log = log(&mut world);
+    // Until the message has come: what A owes then has not been sent.
+    let mut buf = [0; MAX_PACKET];
+    let end = &mut world.ends[B];
+    let sent = end.qp.poll_transmit(0, &mut end.host, &mut buf).expect("the message");
+    let end = &mut world.ends[A];
+    end.qp.handle_packet(0, &Packet::parse(&buf[..sent.len]).expect("sound"), &mut end.host);
+    assert!(end.qp.owes_only_ack());
+    assert!(express(&mut world, 5, SEND).is_some());
+    let end = &mut world.ends[A];
+    let ack = end.qp.as_rc_mut().expect("RC").express_ack(&mut end.host, &mut buf).expect("owed");
+    assert_eq!(Packet::parse(&buf[..ack]).expect("sound").opcode(), Opcode::RC_ACK);
+    assert!(!end.qp.wants_transmit());
+    assert_eq!(end.qp.as_rc_mut().expect("RC").express_ack(&mut end.host, &mut buf), None);
+    assert!(log.all().is_empty());
 }

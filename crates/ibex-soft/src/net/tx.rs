@@ -168,10 +168,10 @@ impl TxBatch {
         true
     }
 
-    /// Sends one record over a link, past any batch: what was collected for it before must have been sent.
+    /// Sends records over a link, past any batch: what was collected for it before must have been sent.
     #[inline]
-    pub(crate) fn send_record(wire: &Wire, link: &Link, record: &[u8]) {
-        send_records(wire, link, record, 1);
+    pub(crate) fn send_records(wire: &Wire, link: &Link, records: &[u8], count: usize) {
+        send_records(wire, link, records, count);
     }
 
     /// Sends what was collected if it is to go at once, or if that costs little.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use ibex_proto::{RcQp, SendOp, SendWqe};
 use ibex_sys::IBV_EVENT_QP_FATAL;
-use ibex_wire::Bth;
+use ibex_wire::{Aeth, Bth};
 
+use super::hands::Hands;
 use super::post::SendRequest;
 use super::queue::Payload;
 use super::{Inner, Qp, hands};
@@ -21,8 +22,9 @@ use crate::nic::Nic;
 /// Most bytes of payload: a packet that is copied twice in less time than is saved.
 const MOST: usize = 480;
 
-/// Bytes of its record.
+/// Bytes of its record, and of one with an acknowledgement behind it.
 const RECORD: usize = host::record(Bth::LEN + MOST);
+const ACK_RECORD: usize = host::record(Bth::LEN + Aeth::LEN);
 
 /// The link that a queue pair's messages go over, as found last.
 #[derive(Default)]
@@ -63,12 +65,12 @@ impl Qp {
             return false;
         }
         let Some(link) = inner.lane.find(nic, inner.peer) else { return false };
-        let mut record = [0; RECORD];
-        if link.room(RECORD) != Room::Yes {
+        let mut records = [0; RECORD + ACK_RECORD];
+        if link.room(records.len()) != Room::Yes {
             return false;
         }
         let start = host::HEADER + Bth::LEN;
-        let payload = &mut record[start..start + len as usize];
+        let payload = &mut records[start..start + len as usize];
         match request.payload {
             Payload::Gather(list) => {
                 if len > 0 && hands::gather(mrs, self.pd, list, payload).is_err() {
@@ -87,11 +89,17 @@ impl Qp {
             solicited: request.solicited,
         };
         let Some(rc) = inner.proto.as_rc_mut() else { return false };
-        let Some(packet) = rc.express_send(wqe, &mut record[host::HEADER..], || nic.now()) else {
+        let Some(packet) = rc.express_send(wqe, &mut records[host::HEADER..], || nic.now()) else {
             return false;
         };
-        record[..host::HEADER].copy_from_slice(&host::header(packet));
-        TxBatch::send_record(&nic.wire, link, &record[..host::record(packet)]);
+        records[..host::HEADER].copy_from_slice(&host::header(packet));
+        let (mut end, mut count) = (host::record(packet), 1);
+        let mut hands = Hands { mrs, pd: self.pd, qpn: self.num, send: &inner.send, recv: &mut inner.recv };
+        if let Some(ack) = rc.express_ack(&mut hands, &mut records[end + host::HEADER..]) {
+            records[end..end + host::HEADER].copy_from_slice(&host::header(ack));
+            (end, count) = (end + host::record(ack), 2);
+        }
+        TxBatch::send_records(&nic.wire, link, &records[..end], count);
         // Kept for the case that it has to be sent again.
         inner.send.push(request.wr_id, request.payload);
         self.watch(nic, inner);
