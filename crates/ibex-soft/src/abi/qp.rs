@@ -144,6 +144,7 @@ pub(super) unsafe fn create(
         cap: asked.cap,
         sq_sig_all: asked.sq_sig_all != 0,
         tuning: tuning(nic),
+        timer: nic.add_timer(num),
     }));
     nic.attach(qp.clone());
     shared.qps.lock().unwrap_or_else(PoisonError::into_inner).push(num);

@@ -273,7 +273,7 @@ impl Inner {
         }
         let due = self.cm.poll_timeout().into_iter().chain(self.kept.next()).min().unwrap_or(Nanos::MAX);
         if due < self.timer {
-            nic.timer(self.timer, due, QPN);
+            nic.cm_timer(due);
             self.timer = due;
         }
         outgoing

@@ -293,7 +293,7 @@ impl Nic {
                 // A round is in the middle of its packets and drives it afterwards. To complete the first of them before
                 // the rest is taken in would show an answer before the acknowledgement of what it answers.
                 let due = now.saturating_add(DIRTY_NS);
-                self.timer(Nanos::MAX, due, num);
+                self.timer(&qp.timer, due);
                 inner.timer = due;
                 continue;
             }

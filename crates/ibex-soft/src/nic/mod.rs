@@ -9,7 +9,7 @@
 //! | `thread` | the thread that drives it otherwise, and how it stands back |
 //! | `wait` | callers that block for an event, driving it meanwhile |
 //! | `stall` | queue pairs that wait for room on their link |
-//! | `timers` | the queue of times at which queue pairs want to be looked at |
+//! | `timers` | the times at which queue pairs want to be looked at |
 //! | `exit` | acknowledgements still owed when the process ends |
 //! | `registry` | which NICs the process has; fork |
 //!
@@ -46,6 +46,7 @@ use crate::os::EventFd;
 use crate::qp::Qp;
 
 pub(crate) use registry::{GENERATIONS, OpenNic, generation, open};
+pub(crate) use timers::Timer;
 pub(crate) use wait::sleep;
 
 /// A NIC.
@@ -60,6 +61,8 @@ pub(crate) struct Nic {
     /// Transmit buffers not in use.
     batches: Mutex<Vec<TxBatch>>,
     timers: Mutex<timers::Timers>,
+    /// The deadline of connection management.
+    cm_timer: Timer,
     origin: Instant,
     /// Times that callers polled or, blocking, were woken: whether it changes tells whether anybody is there.
     polls: AtomicU64,
@@ -145,6 +148,7 @@ impl Nic {
     /// Opens the link and starts the thread.
     fn start(config: &Config) -> Result<(Arc<Nic>, JoinHandle<()>), OpenError> {
         let wire = Wire::open(config)?;
+        let mut timers = timers::Timers::default();
         let nic = Arc::new(Nic {
             cm: cm::Service::new(&wire),
             wire,
@@ -153,7 +157,8 @@ impl Nic {
             engine: Mutex::new(engine::Engine::new()),
             stalled: stall::Stalled::default(),
             batches: Mutex::default(),
-            timers: Mutex::default(),
+            cm_timer: timers.add(cm::QPN),
+            timers: Mutex::new(timers),
             origin: Instant::now(),
             polls: AtomicU64::new(0),
             leader: Mutex::default(),
@@ -292,8 +297,7 @@ impl Nic {
                 qp.drive(self, &mrs, &mut inner);
             }
             qp.reset(&mrs, &mut inner);
-            // A timer must not find a later queue pair of this number.
-            self.timers.lock().unwrap_or_else(PoisonError::into_inner).remove(inner.timer, num);
+            qp.timer.put_off(Nanos::MAX);
         }
         self.wire.free_qpn(num);
     }
@@ -365,24 +369,27 @@ impl Nic {
         }
     }
 
-    /// A queue pair could not send all it wanted to: it is driven again soon. Returns when at the latest, and until then
-    /// its entry among the timers is for that time; `before` is what it is for now.
-    pub(crate) fn stall(&self, before: Nanos, now: Nanos, qp: u32) -> Nanos {
+    /// A queue pair could not send all it wanted to: it is driven again by the next round. Returns when it has to be driven
+    /// if there is none.
+    pub(crate) fn stall(&self, now: Nanos, qp: u32) -> Nanos {
         self.stalled.enter(qp);
-        let due = now.saturating_add(stall::RETRY_NS);
-        if before <= due {
-            return before;
-        }
-        self.timer(before, due, qp);
-        due
+        now.saturating_add(stall::RETRY_NS)
     }
 
-    /// Has the queue pair looked at when `due` comes.
-    /// `before` is what its entry is for now, if it has one.
-    pub(crate) fn timer(&self, before: Nanos, due: Nanos, qp: u32) {
-        self.timers.lock().unwrap_or_else(PoisonError::into_inner).enter(before, due, qp);
-        if due < self.wakes_at.load(Ordering::SeqCst) {
+    /// A place for a queue pair's deadlines.
+    pub(crate) fn add_timer(&self, qp: u32) -> Timer {
+        self.timers.lock().unwrap_or_else(PoisonError::into_inner).add(qp)
+    }
+
+    /// Has the owner of `timer` looked at when `due` comes, which is sooner than so far.
+    pub(crate) fn timer(&self, timer: &Timer, due: Nanos) {
+        if timer.advance(due) && due < self.wakes_at.load(Ordering::SeqCst) {
             self.kick.add();
         }
+    }
+
+    /// Has connection management looked at when `due` comes, which is sooner than so far.
+    pub(crate) fn cm_timer(&self, due: Nanos) {
+        self.timer(&self.cm_timer, due);
     }
 }

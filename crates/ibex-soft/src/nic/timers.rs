@@ -1,22 +1,53 @@
-//! The queue of times at which queue pairs, and moderated completion queues, want to be looked at.
+//! The times at which queue pairs, and moderated completion queues, want to be looked at.
 //!
-//! Owns order only. A queue pair has one entry at most: a sooner one takes the place of the one it has, so that a peer
-//! which makes it wait briefly again and again (RNR) adds nothing. An entry that turns out to be too early costs one look,
-//! since deadlines move with every acknowledgement and the queue is not told.
+//! Owns order only. A queue pair's deadline moves with every request and every acknowledgement, thousands of times for each
+//! time that it comes. So each queue pair has a word of its own, in blocks of words that lie together, and writes its
+//! deadline there; the thread that watches over them reads whole blocks, without a look at queue pairs that want none. What
+//! a queue pair that moves its deadline away pays is one store.
+//!
+//! Each block has a bound that none of its deadlines is sooner than, by which the thread knows when to read it. Whoever
+//! enters a deadline that is sooner than the one before stores it and then reads the bound; the thread takes the bound back
+//! and then reads the deadlines; all of this in one order (`SeqCst`), so that one of the two sees the other.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
-use std::sync::Weak;
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use ibex_proto::Nanos;
 
 use crate::cq::Cq;
 
-/// Deadlines, soonest first.
+/// Deadlines in a block: reading them all takes about as long as one look at a queue pair that is not in the cache.
+const BLOCK: usize = 256;
+
+/// Deadlines that lie together.
+#[derive(Debug)]
+struct Block {
+    /// No deadline is sooner.
+    bound: AtomicU64,
+    /// Places in use.
+    used: AtomicU32,
+    /// `Nanos::MAX` for none.
+    due: [AtomicU64; BLOCK],
+    /// Whose each is, a queue pair number; 0 for nobody's.
+    owner: [AtomicU32; BLOCK],
+}
+
+/// A queue pair's place, which it gives up when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    block: Arc<Block>,
+    at: usize,
+}
+
+/// Deadlines.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    queue: BTreeSet<(Nanos, u32)>,
-    /// Completion queues whose events are held back; one that needs it no more is looked at in vain.
+    blocks: Vec<Arc<Block>>,
+    /// Queue pairs whose time has come, and which have been taken out of their blocks.
+    ready: Vec<u32>,
+    /// Completion queues whose events are held back, soonest first; one that needs it no more is looked at in vain.
     alarms: BinaryHeap<Alarm>,
 }
 
@@ -44,26 +75,95 @@ impl Ord for Alarm {
     }
 }
 
+impl Block {
+    fn new() -> Block {
+        Block {
+            bound: AtomicU64::new(Nanos::MAX),
+            used: AtomicU32::new(0),
+            due: [const { AtomicU64::new(Nanos::MAX) }; BLOCK],
+            owner: [const { AtomicU32::new(0) }; BLOCK],
+        }
+    }
+
+    /// Takes out what is due, and finds the bound of what stays.
+    fn take_due(&self, now: Nanos, ready: &mut Vec<u32>) {
+        self.bound.store(Nanos::MAX, Ordering::SeqCst);
+        let mut bound = Nanos::MAX;
+        for (due, owner) in self.due.iter().zip(&self.owner) {
+            let soonest = due.load(Ordering::SeqCst);
+            if soonest > now {
+                bound = bound.min(soonest);
+                continue;
+            }
+            // What its queue pair enters at this moment may be lost: it is looked at next, and then enters it anew.
+            due.store(Nanos::MAX, Ordering::SeqCst);
+            ready.push(owner.load(Ordering::Relaxed));
+        }
+        self.bound.fetch_min(bound, Ordering::SeqCst);
+    }
+}
+
+impl Timer {
+    /// The deadline is at `due` now, sooner than before; true if the thread may be going to look only later.
+    pub(super) fn advance(&self, due: Nanos) -> bool {
+        self.block.due[self.at].store(due, Ordering::SeqCst);
+        let late = due < self.block.bound.load(Ordering::SeqCst);
+        if late {
+            self.block.bound.fetch_min(due, Ordering::SeqCst);
+        }
+        late
+    }
+
+    /// The deadline is at `due` now, later than before, or `Nanos::MAX` for none.
+    #[inline]
+    pub(crate) fn put_off(&self, due: Nanos) {
+        // The thread may still see the one before, and looks in vain.
+        self.block.due[self.at].store(due, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.put_off(Nanos::MAX);
+        self.block.owner[self.at].store(0, Ordering::Release);
+        self.block.used.fetch_sub(1, Ordering::Release);
+    }
+}
+
 impl Timers {
-    /// Enters a queue pair, whose entry so far is for `before` if it has one.
-    pub(super) fn enter(&mut self, before: Nanos, due: Nanos, qp: u32) {
-        self.queue.remove(&(before, qp));
-        self.queue.insert((due, qp));
+    /// A place for queue pair `owner`, which is not 0.
+    pub(super) fn add(&mut self, owner: u32) -> Timer {
+        // The newest first: the others have free places only after many queue pairs were destroyed.
+        let with_room = |block: &&Arc<Block>| block.used.load(Ordering::Acquire) < BLOCK as u32;
+        let block = match self.blocks.iter().rev().find(with_room) {
+            Some(block) => block.clone(),
+            None => {
+                let block = Arc::new(Block::new());
+                self.blocks.push(block.clone());
+                block
+            }
+        };
+        let used = block.used.fetch_add(1, Ordering::Relaxed) as usize;
+        // Mostly the first one tried.
+        let free = |&at: &usize| block.owner[at].load(Ordering::Acquire) == 0;
+        // Invariant: owners are fewer than places in use, which were fewer than there are.
+        let at = (used..BLOCK).chain(0..used).find(free).expect("a place is free");
+        block.owner[at].store(owner, Ordering::Relaxed);
+        Timer { block, at }
     }
 
-    /// Takes out the entry of a queue pair that is going, if it has one for `due`.
-    pub(super) fn remove(&mut self, due: Nanos, qp: u32) {
-        self.queue.remove(&(due, qp));
-    }
-
-    /// The soonest deadline.
+    /// A time that no deadline is sooner than; the thread may sleep until then.
     pub(super) fn next(&self) -> Option<Nanos> {
         let alarm = self.alarms.peek().map(|alarm| alarm.0.0);
         self.next_qp().into_iter().chain(alarm).min()
     }
 
     fn next_qp(&self) -> Option<Nanos> {
-        self.queue.first().map(|&(due, _)| due)
+        if !self.ready.is_empty() {
+            return Some(0);
+        }
+        let bounds = self.blocks.iter().map(|block| block.bound.load(Ordering::SeqCst));
+        bounds.min().filter(|&due| due != Nanos::MAX)
     }
 
     /// Enters a completion queue.
@@ -79,12 +179,17 @@ impl Timers {
         self.alarms.pop().map(|alarm| alarm.1)
     }
 
-    /// Takes out a queue pair whose time has come.
+    /// Takes out a queue pair whose time has come. It has no deadline then, and has to be looked at: it enters the next
+    /// one itself.
     pub(super) fn take_due(&mut self, now: Nanos) -> Option<u32> {
-        if self.next_qp()? > now {
-            return None;
+        if self.ready.is_empty() && self.next_qp()? <= now {
+            // Bounds are mostly those of deadlines that have been moved: with one look at all of them the thread can
+            // sleep until the soonest there is, and does not wake for each.
+            for block in &self.blocks {
+                block.take_due(now, &mut self.ready);
+            }
         }
-        self.queue.pop_first().map(|(_, qp)| qp)
+        self.ready.pop()
     }
 }
 
@@ -95,33 +200,84 @@ mod tests {
     #[test]
     fn entries_come_out_when_due_soonest_first() {
         let mut timers = Timers::default();
-        timers.enter(Nanos::MAX, 30, 3);
-        timers.enter(Nanos::MAX, 10, 1);
-        timers.enter(Nanos::MAX, 20, 2);
+        let [three, one, two] = [3, 1, 2].map(|owner| timers.add(owner));
+        assert!(three.advance(30));
+        assert!(one.advance(10));
+        assert!(!two.advance(20), "the thread looks before that");
         assert_eq!(timers.next(), Some(10));
         assert_eq!(timers.take_due(9), None);
-        assert_eq!(timers.take_due(25), Some(1));
+        assert_eq!(timers.take_due(15), Some(1));
+        assert_eq!(timers.take_due(15), None);
+        assert_eq!(timers.next(), Some(20));
         assert_eq!(timers.take_due(25), Some(2));
         assert_eq!(timers.take_due(25), None);
         assert_eq!(timers.next(), Some(30));
     }
 
     #[test]
-    fn a_queue_pair_that_waits_briefly_again_and_again_has_one_entry() {
+    fn a_deadline_that_was_moved_wakes_once_and_finds_nothing() {
         let mut timers = Timers::default();
-        let far = 1_000_000;
-        let mut entry = Nanos::MAX;
+        let timer = timers.add(7);
         for now in (0..10_000).step_by(10) {
-            // The retransmission timer, then a short wait before it, which passes.
-            timers.enter(entry, now + far, 7);
-            timers.enter(now + far, now + 5, 7);
-            assert_eq!(timers.queue.len(), 1);
-            assert_eq!(timers.take_due(now + 5), Some(7));
-            entry = Nanos::MAX;
+            timer.advance(now + 5);
+            timer.put_off(now + 1_000_000);
+            assert_eq!(timers.take_due(now + 5), None);
+            assert_eq!(timers.next(), Some(now + 1_000_000));
         }
+        timer.put_off(Nanos::MAX);
+        assert_eq!(timers.take_due(2_000_000), None);
         assert_eq!(timers.next(), None);
-        timers.enter(entry, far, 7);
-        timers.remove(far, 7);
-        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn places_are_used_again_and_nothing_is_left_in_them() {
+        let mut timers = Timers::default();
+        let mut held: Vec<_> = (1..=3 * BLOCK as u32).map(|owner| timers.add(owner)).collect();
+        assert_eq!(timers.blocks.len(), 3);
+        for timer in &held {
+            timer.advance(5);
+        }
+        held.retain(|timer| timer.at % 2 == 0);
+        for owner in 1..=BLOCK as u32 {
+            held.push(timers.add(10_000 + owner));
+        }
+        assert_eq!(timers.blocks.len(), 3);
+        let mut due: Vec<_> = std::iter::from_fn(|| timers.take_due(5)).collect();
+        due.sort_unstable();
+        assert_eq!(due, (1..=3 * BLOCK as u32).step_by(2).collect::<Vec<_>>());
+    }
+
+    /// Whoever enters a deadline while the thread reads the blocks: neither misses it.
+    #[test]
+    fn a_deadline_entered_during_a_look_is_found_or_announced() {
+        let mut timers = Timers::default();
+        let timer = timers.add(7);
+        let rounds = 20_000;
+        let entered = AtomicU64::new(0);
+        let taken = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=rounds {
+                    timer.advance(round);
+                    entered.store(round, Ordering::SeqCst);
+                    while taken.load(Ordering::SeqCst) < round {
+                        std::hint::spin_loop();
+                    }
+                }
+            });
+            for round in 1..=rounds {
+                while timers.take_due(round).is_none() {
+                    // Once it has been entered it is to be seen.
+                    let due = entered.load(Ordering::SeqCst) >= round;
+                    if due && timers.next().is_none_or(|next| next > round) {
+                        taken.store(rounds, Ordering::SeqCst);
+                        panic!("lost in round {round}");
+                    }
+                    // A look that finds nothing, as at other deadlines.
+                    timers.blocks[0].take_due(0, &mut Vec::new());
+                }
+                taken.store(round, Ordering::SeqCst);
+            }
+        });
     }
 }

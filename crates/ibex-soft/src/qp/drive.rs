@@ -78,6 +78,7 @@ impl Qp {
         inner.packets = 0;
         if lazy {
             self.settle(nic, mrs, inner, None, now);
+            self.watch(nic, inner);
         } else {
             self.drive_with(nic, mrs, inner, tx, now);
         }
@@ -104,15 +105,19 @@ impl Qp {
     /// [`Qp::drive_with`], with a transmit buffer of the device's.
     pub(crate) fn drive(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner) {
         let mut tx = nic.batch();
-        self.drive_with(nic, mrs, inner, &mut tx, nic.now());
+        inner.packets = 0;
+        self.settle(nic, mrs, inner, Some(&mut tx), nic.now());
         tx.flush(&nic.wire);
+        // The peer need not wait for this.
+        self.watch(nic, inner);
         nic.return_batch(tx);
     }
 
-    /// Sends what is owed, and does nothing else: no lock is taken. The caller flushes `tx`.
+    /// Sends what is owed; takes no lock. The caller flushes `tx`.
     pub(crate) fn pay(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch, now: Nanos) {
         if inner.owes() {
             self.transmit(nic, mrs, inner, tx, now);
+            self.watch(nic, inner);
         }
     }
 
@@ -127,6 +132,7 @@ impl Qp {
     ) {
         inner.packets = 0;
         self.settle(nic, mrs, inner, Some(tx), now);
+        self.watch(nic, inner);
     }
 
     /// Drains the transport, its packets only if there is a buffer for them.
@@ -166,21 +172,22 @@ impl Qp {
             inner.proto.set_error();
             self.report(IBV_EVENT_QP_FATAL);
         }
-        self.watch(nic, inner);
     }
 
-    /// Has the device's timer look at the queue pair when the transport wants it to.
+    /// Tells the timers what follows from what was done.
     #[inline]
     pub(super) fn watch(&self, nic: &Nic, inner: &mut Inner) {
-        if let Some(due) = inner.proto.poll_timeout()
-            && due < inner.timer
-        {
-            nic.timer(inner.timer, due, self.num);
-            inner.timer = due;
+        let due = inner.proto.poll_timeout().map_or(inner.stalled, |due| due.min(inner.stalled));
+        if due < inner.timer {
+            nic.timer(&self.timer, due);
+        } else if due > inner.timer {
+            self.timer.put_off(due);
         }
+        inner.timer = due;
     }
 
     fn transmit(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, tx: &mut TxBatch, now: Nanos) {
+        inner.stalled = Nanos::MAX;
         if !inner.proto.wants_transmit() {
             return;
         }
@@ -202,7 +209,7 @@ impl Qp {
             proto.poll_transmit(now, &mut hands, buf).map_or(0, |packet| packet.len)
         }) {}
         if tx.take_stalled() {
-            inner.timer = nic.stall(inner.timer, now, self.num);
+            inner.stalled = nic.stall(now, self.num);
         }
     }
 
@@ -219,7 +226,7 @@ impl Qp {
             }
         }
         if tx.take_stalled() {
-            inner.timer = nic.stall(inner.timer, now, self.num);
+            inner.stalled = nic.stall(now, self.num);
         }
     }
 

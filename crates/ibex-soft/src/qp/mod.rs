@@ -48,7 +48,7 @@ use crate::device::{AsyncEvent, AsyncQueue, Limits};
 use crate::event::Unacked;
 use crate::mr::{MrTable, PdNumber, access};
 use crate::net::Peer;
-use crate::nic::Nic;
+use crate::nic::{Nic, Timer};
 use crate::srq::Srq;
 
 pub(crate) use post::{Poster, SendRequest};
@@ -85,6 +85,8 @@ pub(crate) struct Parts {
     pub(crate) sq_sig_all: bool,
     /// Choices of the transport.
     pub(crate) tuning: Tuning,
+    /// Where its deadline is told.
+    pub(crate) timer: Timer,
 }
 
 /// A queue pair.
@@ -100,6 +102,8 @@ pub(crate) struct Qp {
     pub(crate) recv_cq: Arc<Cq>,
     /// Asynchronous events delivered and not acknowledged.
     pub(crate) async_events: Unacked,
+    /// Where its deadline is told, see [`Inner::timer`].
+    pub(crate) timer: Timer,
     /// Number of the queue pair of this process that it is connected to, or 0: see [`direct`].
     mate: AtomicU32,
     inner: Mutex<Inner>,
@@ -124,8 +128,10 @@ pub(crate) struct Inner {
     packets: u32,
     /// Whether the queue pair is on the list of those to drive at the end of a receive round.
     pub(crate) dirty: bool,
-    /// When a timer of the device will look at it; `Nanos::MAX` if none will.
+    /// When a timer of the device will look at it at the latest, if nothing happens until then; `Nanos::MAX` if none will.
     pub(crate) timer: Nanos,
+    /// When it has to be driven because its link was full; `Nanos::MAX` if it was not.
+    stalled: Nanos,
     /// Timeouts the transport had counted when last seen.
     timeouts: u64,
 }
@@ -164,6 +170,7 @@ impl Qp {
             packets: 0,
             dirty: false,
             timer: Nanos::MAX,
+            stalled: Nanos::MAX,
             timeouts: 0,
         };
         Qp {
@@ -177,6 +184,7 @@ impl Qp {
             send_cq: parts.send_cq,
             recv_cq: parts.recv_cq,
             async_events: Unacked::default(),
+            timer: parts.timer,
             mate: AtomicU32::new(0),
             inner: Mutex::new(inner),
         }
