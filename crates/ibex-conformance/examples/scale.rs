@@ -2,21 +2,76 @@
 //! pair takes of memory.
 //!
 //! `cargo run --release -p ibex-conformance --example scale [pairs]`; `IBEX_SOFT_LINK` chooses the link. The program starts itself
-//! a second time. Each message's content names pair and turn and is checked; a completion with an error ends the run.
+//! a second time. Each message's content names its number and is checked; a completion with an error ends the run.
+//!
+//! # What is compared
+//!
+//! One message of 64 bytes is under way at a time: sent, received, answered over the same pair. Half the time of such a
+//! round trip is what a SEND costs, with the posting of the receive and the polling of all completions. The same number
+//! of messages goes
+//!
+//! - over one pair,
+//! - over all pairs in turn: each is used again when all others have been, so that what the device keeps for it is no longer
+//!   in the nearer caches,
+//! - over all pairs in an order without any order, another one each time, in which neighbours in memory are of no help.
+//!
+//! All three use the same completion queue, with room for the completions of all pairs, and the same memory of the program,
+//! a place for each pair, in turn: what that costs is no different with one pair. The program keeps one pointer for each pair.
+//! Rounds of the three alternate; each figure is the median of the rounds.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ibex_conformance::lab::{Cq, Lab, LinkOptions, Node, Qp, Recv, Region, Send, gid_bytes};
-use ibex_sys::{IBV_WC_SUCCESS, ibv_gid, ibv_qp_cap};
+use ibex_conformance::lab::{ALL_ACCESS, Cq, Lab, Lane, LinkOptions, Node, Qp, Region, gid_bytes};
+use ibex_sys::{IBV_WC_SUCCESS, ibv_gid, ibv_qp_cap, ibv_wc};
 
-/// Messages there and back of one measurement, per turn: one over each pair, or as many over one.
+/// Messages there and back in a round, for each pair.
 const TURNS: usize = 5;
+/// Rounds of each kind that count. One more before them makes the links and touches the memory.
+const ROUNDS: usize = 5;
 /// Bytes of a message.
 const BYTES: usize = 64;
 /// Acknowledgement timeout 4.096 µs · 2^18 = 1 s: two processes may share one processor.
 const TIMEOUT: u8 = 18;
+/// `wr_id` of a SEND; that of a receive is its pair.
+const SENT: u64 = u64::MAX;
+/// Completions taken by one call at most.
+const POLL: usize = 4;
+
+/// Which pairs the messages of a round go over.
+#[derive(Clone, Copy)]
+enum Order {
+    One,
+    Turn,
+    Random,
+}
+
+const ORDERS: [Order; 3] = [Order::One, Order::Turn, Order::Random];
+
+/// The pair of each message of a round; both processes make the same.
+fn pairs_of(order: Order, round: usize, pairs: usize) -> Vec<u32> {
+    let in_turn = 0..u32::try_from(pairs).expect("queue pair numbers have 24 bits");
+    match order {
+        Order::One => vec![0; TURNS * pairs],
+        Order::Turn => (0..TURNS).flat_map(|_| in_turn.clone()).collect(),
+        Order::Random => {
+            let mut state = 0x9e37_79b9_7f4a_7c15 ^ round as u64;
+            let mut shuffled = || {
+                let mut list: Vec<u32> = in_turn.clone().collect();
+                for index in (1..list.len()).rev() {
+                    // xorshift64; the bias of the remainder does not matter here.
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    list.swap(index, (state % (index as u64 + 1)) as usize);
+                }
+                list
+            };
+            (0..TURNS).flat_map(|_| shuffled()).collect()
+        }
+    }
+}
 
 struct Side {
     nodes: Vec<Node>,
@@ -49,43 +104,62 @@ impl Side {
         };
         let nodes: Vec<_> = (0..pairs).map(|_| node()).collect();
         nodes.iter().for_each(|node| node.to_init(link));
-        let region = Region::new(&pd, 2 * BYTES * pairs, ibex_conformance::lab::ALL_ACCESS);
+        let region = Region::new(&pd, 2 * BYTES * pairs, ALL_ACCESS);
         Self { nodes, cq, region }
     }
+}
 
-    fn receive(&self, pair: usize) {
-        let sge = self.region.sge((2 * pair * BYTES) as u64, BYTES as u32);
-        self.nodes[pair].qp.post_recv(&[Recv::new(pair as u64, &[sge])]);
+/// The end of a round: its messages are numbered.
+struct Round<'a> {
+    lanes: &'a [Lane<'a>],
+    cq: &'a Cq,
+    region: &'a Region,
+    /// Receives posted.
+    places: usize,
+    /// Messages received.
+    arrived: usize,
+    wcs: [ibv_wc; POLL],
+}
+
+impl Round<'_> {
+    fn at(&self, place: usize, half: usize) -> usize {
+        (2 * (place % self.lanes.len()) + half) * BYTES
     }
 
-    fn send(&self, pair: usize, turn: u64) {
-        let offset = (2 * pair + 1) * BYTES;
-        self.region.write(offset, &turn.to_ne_bytes());
-        self.region.write(offset + 8, &(pair as u64).to_ne_bytes());
-        let sge = self.region.sge(offset as u64, BYTES as u32);
-        self.nodes[pair].qp.post(&[Send::message(u64::MAX, &[sge])]);
+    /// Posts a receive to `pair`, for the place whose turn it is.
+    fn receive(&mut self, pair: u32) {
+        let sge = self.region.sge(self.at(self.places, 0) as u64, BYTES as u32);
+        self.lanes[pair as usize].receive(self.places as u64, sge);
+        self.places += 1;
+    }
+
+    fn send(&self, pair: u32, number: usize) {
+        let offset = self.at(number, 1);
+        self.region.set_word(offset, number as u64);
+        self.region.set_word(offset + 8, u64::from(pair));
+        self.lanes[pair as usize].send(SENT, self.region.sge(offset as u64, BYTES as u32));
     }
 
     /// Waits for a message and checks it; completions of sends pass by.
-    fn expect(&self, pair: usize, turn: u64) {
+    fn expect(&mut self, pair: u32, number: usize) {
         loop {
-            for wc in self.cq.poll(1) {
+            let mut found = None;
+            for wc in self.cq.poll_into(&mut self.wcs) {
                 assert_eq!(wc.status, IBV_WC_SUCCESS, "{wc:?}");
-                if wc.wr_id == u64::MAX {
-                    continue;
+                if wc.wr_id != SENT {
+                    assert!(found.is_none(), "two messages where one was sent");
+                    found = Some(wc.wr_id as usize);
                 }
-                let bytes = self.region.read(2 * pair * BYTES, 16);
-                let expected = [turn.to_ne_bytes(), (pair as u64).to_ne_bytes()].concat();
-                assert!(wc.wr_id == pair as u64 && bytes == expected, "not message {turn} of pair {pair}");
+            }
+            if let Some(place) = found {
+                let offset = self.at(place, 0);
+                let (told, of) = (self.region.word(offset), self.region.word(offset + 8));
+                assert!(told == number as u64 && of == u64::from(pair), "not message {number} of pair {pair}");
+                self.arrived += 1;
                 return;
             }
         }
     }
-}
-
-/// The order in which pairs are used: `width` of them in turn.
-fn order(pairs: usize, width: usize) -> impl Iterator<Item = (usize, u64)> {
-    (0..TURNS * pairs).map(move |index| (index % width, index as u64))
 }
 
 fn main() {
@@ -141,40 +215,54 @@ fn main() {
         node.to_rts(&link, number.parse().expect("a number"), ibv_gid { raw: gid.to_be_bytes() });
     }
     let connected = start.elapsed();
-    let memory = (resident() - before) / pairs;
-    let mut times: Vec<(usize, Duration)> = Vec::new();
-    // Twice each: the first makes the links and touches the memory.
-    for width in [pairs, 1, pairs, 1] {
-        (0..width).for_each(|pair| side.receive(pair));
-        meet("ready");
-        let start = Instant::now();
-        for (pair, turn) in order(pairs, width) {
-            if child {
-                side.expect(pair, turn);
-                side.receive(pair);
-                side.send(pair, turn);
-            } else {
-                side.send(pair, turn);
-                side.expect(pair, turn);
-                side.receive(pair);
+    let lanes: Vec<_> = side.nodes.iter().map(|node| node.qp.lane()).collect();
+    let (cq, region) = (&side.cq, &side.region);
+    let mut round =
+        Round { lanes: &lanes, cq, region, places: 0, arrived: 0, wcs: [ibv_wc::default(); POLL] };
+    // A receive for each pair stands all the time.
+    (0..pairs).for_each(|pair| round.receive(pair as u32));
+    let mut times = [const { Vec::<Duration>::new() }; ORDERS.len()];
+    for number in 0..=ROUNDS {
+        for (order, times) in ORDERS.into_iter().zip(&mut times) {
+            let list = pairs_of(order, number, pairs);
+            meet("ready");
+            let start = Instant::now();
+            for (index, &pair) in list.iter().enumerate() {
+                if child {
+                    round.expect(pair, index);
+                    round.receive(pair);
+                    round.send(pair, index);
+                } else {
+                    round.send(pair, index);
+                    round.expect(pair, index);
+                    round.receive(pair);
+                }
             }
+            if number > 0 {
+                times.push(start.elapsed());
+            }
+            meet("done");
         }
-        times.push((width, start.elapsed()));
-        meet("done");
     }
+    assert_eq!(round.arrived, (ROUNDS + 1) * ORDERS.len() * TURNS * pairs, "each message once");
+    let memory = (resident() - before) / pairs;
     if child {
         return;
     }
-    let cost = |at: usize| times[at].1.as_secs_f64() * 1e6 / (2 * TURNS * pairs) as f64;
-    let (all, one) = (cost(2), cost(3));
+    let [one, turn, random] = times.map(|mut times| {
+        times.sort_unstable();
+        times[ROUNDS / 2].as_secs_f64() * 1e6 / (2 * TURNS * pairs) as f64
+    });
     println!(
         "{pairs} pairs: made in {:.2} s, connected in {:.2} s, {memory} bytes of memory each and side",
         made.as_secs_f64(),
         connected.as_secs_f64()
     );
     println!(
-        "SEND 64 B one way: {one:.2} us over one pair, {all:.2} us over all in turn: {:.2} times",
-        all / one
+        "SEND 64 B one way: {one:.3} us over one pair, {turn:.3} us over all in turn: {:.2} times; {random:.3} us in \
+         any order: {:.2} times",
+        turn / one,
+        random / one
     );
     let status = other.expect("the parent").wait().expect("a child can be waited for");
     assert!(status.success(), "the second process failed");

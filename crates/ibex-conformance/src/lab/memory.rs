@@ -145,6 +145,32 @@ impl Region {
             .collect()
     }
 
+    /// The eight bytes at `offset`, which is a multiple of eight.
+    ///
+    /// # Panics
+    /// When they leave the region.
+    #[inline]
+    pub fn word(&self, offset: usize) -> u64 {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.len, "no word of the region");
+        // SAFETY: within the mapping by the check above.
+        let at = unsafe { self.base.add(offset) };
+        // SAFETY: mapped, readable and aligned; volatile, since a device may be writing (I2).
+        unsafe { at.cast::<u64>().read_volatile() }
+    }
+
+    /// Puts eight bytes at `offset`, which is a multiple of eight.
+    ///
+    /// # Panics
+    /// When they leave the region.
+    #[inline]
+    pub fn set_word(&self, offset: usize, word: u64) {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.len, "no word of the region");
+        // SAFETY: within the mapping by the check above.
+        let at = unsafe { self.base.add(offset) };
+        // SAFETY: mapped, writable and aligned; volatile, since a device may look at it (I2).
+        unsafe { at.cast::<u64>().write_volatile(word) };
+    }
+
     /// Fills the whole region with one byte.
     pub fn fill(&self, byte: u8) {
         self.write(0, &vec![byte; self.len]);

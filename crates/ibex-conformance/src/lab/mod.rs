@@ -12,6 +12,7 @@
 pub mod cm;
 mod device;
 mod extended;
+mod lane;
 mod memory;
 mod node;
 mod queue;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 pub use device::{Lab, Pd};
 pub use extended::Seen;
+pub use lane::Lane;
 pub use memory::{Region, pattern};
 pub use node::{LinkOptions, Node, NodeOptions, Pair};
 pub use queue::{Cq, Qp};
