@@ -154,7 +154,10 @@ impl Round<'_> {
             if let Some(place) = found {
                 let offset = self.at(place, 0);
                 let (told, of) = (self.region.word(offset), self.region.word(offset + 8));
-                assert!(told == number as u64 && of == u64::from(pair), "not message {number} of pair {pair}");
+                assert!(
+                    told == number as u64 && of == u64::from(pair),
+                    "not message {number} of pair {pair}"
+                );
                 self.arrived += 1;
                 return;
             }

@@ -48,6 +48,7 @@ mod errors;
 mod host;
 mod output;
 mod qp;
+mod queue;
 mod rc;
 mod recovery;
 mod requester;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::queue::Queue;
 use crate::{Completion, Counters, Event, RecvCompletion, SendCompletion};
 
 /// A packet written into the caller's buffer.
@@ -22,8 +23,8 @@ pub struct Transmit {
 /// what it answers, in one batch; programs are used to adapters that acknowledge at once, and some (perftest's
 /// `ib_send_lat -e`, with room for one request) fail if the answer completes first.
 pub(crate) struct Output {
-    sends: VecDeque<SendCompletion>,
-    recvs: VecDeque<RecvCompletion>,
+    sends: Queue<SendCompletion>,
+    recvs: Queue<RecvCompletion>,
     events: VecDeque<Event>,
     pub(crate) counters: Counters,
 }
@@ -31,8 +32,8 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) fn new() -> Output {
         Output {
-            sends: VecDeque::with_capacity(16),
-            recvs: VecDeque::with_capacity(16),
+            sends: Queue::default(),
+            recvs: Queue::default(),
             events: VecDeque::new(),
             counters: Counters::default(),
         }

@@ -9,13 +9,11 @@ mod bypass;
 #[path = "express.rs"]
 mod express;
 
-use std::collections::VecDeque;
-
 use ibex_wire::{Mtu, NakCode, Packet, Pkey, Psn, Qpn, Service};
 
 use crate::errors::Refusal;
 use crate::output::Output;
-use crate::requester::{self, Entry, Requester, Route};
+use crate::requester::{self, Requester, Route};
 use crate::responder::Responder;
 use crate::{
     BadTransition, Completion, Counters, Event, Host, InitAttr, Nanos, PostError, QpState, QpType, RcCaps,
@@ -43,11 +41,9 @@ pub struct RcQp {
     access: RemoteAccess,
     pkey: Pkey,
     /// From RTR on.
-    receiving: Option<Box<Receiving>>,
+    receiving: Option<Receiving>,
     /// From RTS on.
-    requester: Option<Box<Requester>>,
-    /// The send queue's memory while there is no requester.
-    spare: VecDeque<Entry>,
+    requester: Option<Requester>,
     /// The NAK that ended the connection: repeated when the peer asks again, since it may have been lost.
     last_nak: Option<(Psn, NakCode)>,
     /// SQD is to be reported.
@@ -76,7 +72,6 @@ impl RcQp {
             pkey: Pkey::DEFAULT,
             receiving: None,
             requester: None,
-            spare: VecDeque::new(),
             last_nak: None,
             notify_drained: false,
             turn: 0,
@@ -134,11 +129,11 @@ impl RcQp {
     /// From any other state.
     pub fn to_rtr(&mut self, attr: RtrAttr) -> Result<(), BadTransition> {
         self.step(&[QpState::Init], QpState::Rtr)?;
-        self.receiving = Some(Box::new(Receiving {
+        self.receiving = Some(Receiving {
             route: Route { remote_qpn: attr.remote_qpn, pkey: self.pkey, mtu: attr.path_mtu },
             responder: Responder::new(&attr, self.caps.tuning.keep_ahead),
             established: false,
-        }));
+        });
         Ok(())
     }
 
@@ -149,8 +144,7 @@ impl RcQp {
     pub fn to_rts(&mut self, attr: RtsAttr) -> Result<(), BadTransition> {
         self.step(&[QpState::Rtr], QpState::Rts)?;
         if let Some(receiving) = &self.receiving {
-            let queue = std::mem::take(&mut self.spare);
-            self.requester = Some(Box::new(Requester::new(receiving.route, &attr, &self.caps, queue)));
+            self.requester = Some(Requester::new(receiving.route, &attr, &self.caps));
         }
         Ok(())
     }
@@ -196,9 +190,7 @@ impl RcQp {
     pub fn reset(&mut self) {
         self.state = QpState::Reset;
         self.receiving = None;
-        if let Some(requester) = self.requester.take() {
-            self.spare = requester.into_queue();
-        }
+        self.requester = None;
         self.last_nak = None;
         self.notify_drained = false;
         self.out.clear();

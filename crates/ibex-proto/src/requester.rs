@@ -19,6 +19,7 @@ use ibex_wire::{AtomicEth, Bth, Header, Ieth, ImmDt, Mtu, Opcode, Pkey, Psn, Qpn
 
 use crate::early::{Early, NEVER, Piece};
 use crate::output::Output;
+use crate::queue::Queue;
 use crate::recovery::Recovery;
 use crate::retry::Retry;
 use crate::window::Window;
@@ -55,7 +56,7 @@ impl Entry {
 pub(crate) struct Requester {
     pub(crate) route: Route,
     /// Posted and not completed, oldest first. `una` lies in the first one, if there is one.
-    pub(crate) sq: VecDeque<Entry>,
+    pub(crate) sq: Queue<Entry>,
     /// The number of the next request to be posted.
     end: u64,
     /// The oldest number not acknowledged.
@@ -104,12 +105,12 @@ const PROMPT: u32 = 64;
 const EPOCH: u64 = 1 << 32;
 
 impl Requester {
-    pub(crate) fn new(route: Route, attr: &RtsAttr, caps: &RcCaps, sq: VecDeque<Entry>) -> Requester {
+    pub(crate) fn new(route: Route, attr: &RtsAttr, caps: &RcCaps) -> Requester {
         let tuning = &caps.tuning;
         let start = EPOCH + u64::from(attr.sq_psn.get());
         Requester {
             route,
-            sq,
+            sq: Queue::default(),
             end: start,
             una: start,
             nxt: start,
@@ -551,12 +552,6 @@ impl Requester {
     #[inline]
     pub(crate) fn is_drained(&self) -> bool {
         self.drain_at.is_some_and(|at| self.una >= at)
-    }
-
-    /// Gives the queue back for the next life of the queue pair.
-    pub(crate) fn into_queue(mut self) -> VecDeque<Entry> {
-        self.sq.clear();
-        self.sq
     }
 }
 
