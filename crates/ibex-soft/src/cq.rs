@@ -7,11 +7,13 @@
 //! | file | owns |
 //! |---|---|
 //! | `walk` | taking completions one by one, as the extended interface does |
+//! | `unpolled` | how many completions of a queue wait to be polled |
 //! | `moderation` | events that wait for more completions or some time |
 //!
 //! Locks: a queue pair's lock may be held when one of these is taken, never the other way round.
 
 mod moderation;
+mod unpolled;
 mod walk;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -23,6 +25,7 @@ use crate::event::{EventQueue, Unacked};
 use crate::os;
 
 pub(crate) use moderation::Moderation;
+pub(crate) use unpolled::Unpolled;
 pub(crate) use walk::Walk;
 
 /// Most entries a completion queue can be created with.
@@ -48,45 +51,6 @@ enum Armed {
     Any,
 }
 
-/// Completions of one queue of one queue pair that wait to be polled. Until then their requests count as outstanding: so a
-/// program that has room for every request of its queues cannot overflow its completion queue by posting.
-#[derive(Debug, Default)]
-pub(crate) struct Unpolled {
-    added: AtomicUsize,
-    taken: AtomicUsize,
-    /// Whether all go to one completion queue, whose lock keeps those that add apart.
-    one_queue: bool,
-}
-
-impl Unpolled {
-    /// None, of a queue whose completions all go to one completion queue.
-    pub(crate) fn of_one_queue() -> Unpolled {
-        Unpolled { one_queue: true, ..Unpolled::default() }
-    }
-
-    /// How many.
-    #[inline]
-    pub(crate) fn count(&self) -> usize {
-        // In this order: of what was taken, all was added before.
-        let taken = self.taken.load(Ordering::Acquire);
-        self.added.load(Ordering::Acquire).wrapping_sub(taken)
-    }
-
-    #[inline]
-    fn add(&self) {
-        if self.one_queue {
-            self.added.store(self.added.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
-        } else {
-            self.added.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-
-    #[inline]
-    fn take(&self) {
-        self.taken.fetch_add(1, Ordering::AcqRel);
-    }
-}
-
 /// A completion and the queue whose request it was of.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entry {
@@ -94,14 +58,14 @@ pub(crate) struct Entry {
     /// When it completed, on the device's clock; 0 in a queue that takes no times.
     pub(crate) time: u64,
     /// Left in place when the completion is taken, so that in a steady state no reference is counted.
-    owner: Option<Arc<Unpolled>>,
+    owner: Option<Unpolled>,
 }
 
 impl Entry {
-    fn set(&mut self, wc: ibv_wc, time: u64, owner: &Arc<Unpolled>) {
+    fn set(&mut self, wc: ibv_wc, time: u64, owner: &Unpolled) {
         self.wc = wc;
         self.time = time;
-        if !self.owner.as_ref().is_some_and(|old| Arc::ptr_eq(old, owner)) {
+        if !self.owner.as_ref().is_some_and(|old| old.is(owner)) {
             self.owner = Some(owner.clone());
         }
         owner.add();
@@ -145,6 +109,8 @@ pub(crate) struct Cq {
     timed: bool,
     /// Whether `Ring::purged` has something for a walk to see.
     purges: AtomicBool,
+    /// Counts for the queues attached.
+    counts: Mutex<unpolled::Supply>,
     /// Queue pair ends attached (send and receive count one each): it cannot be destroyed before they are gone.
     pub(crate) users: AtomicU32,
     /// Completion events delivered and not acknowledged.
@@ -185,22 +151,23 @@ impl Cq {
             name,
             timed,
             purges: AtomicBool::new(false),
+            counts: Mutex::default(),
             users: AtomicU32::new(0),
             completion_events: Unacked::default(),
             async_events: Unacked::default(),
         }
     }
 
+    /// A count for a queue whose completions all come here.
+    pub(crate) fn unpolled(&self) -> Unpolled {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Adds a completion of a request of `owner`'s and raises the event it is armed for.
     ///
     /// # Errors
     /// [`Overflow`] if there is no room, now or earlier.
-    pub(crate) fn push(
-        &self,
-        completion: ibv_wc,
-        solicited: bool,
-        owner: &Arc<Unpolled>,
-    ) -> Result<(), Overflow> {
+    pub(crate) fn push(&self, completion: ibv_wc, solicited: bool, owner: &Unpolled) -> Result<(), Overflow> {
         let mut ring = self.lock();
         if ring.overflown || ring.len >= ring.capacity {
             let first = !ring.overflown;

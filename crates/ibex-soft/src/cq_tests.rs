@@ -7,8 +7,8 @@ fn entry(wr_id: u64) -> ibv_wc {
     ibv_wc { wr_id, qp_num: (wr_id % 2) as u32, ..Default::default() }
 }
 
-fn owner() -> Arc<Unpolled> {
-    Arc::default()
+fn owner() -> Unpolled {
+    Unpolled::default()
 }
 
 #[test]

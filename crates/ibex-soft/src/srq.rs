@@ -28,7 +28,7 @@ pub(crate) struct Srq {
     /// Requests that queue pairs have taken and not completed: they still count as outstanding.
     taken: AtomicUsize,
     /// Requests that completed and whose completions wait: they count, too.
-    pub(crate) unpolled: Arc<Unpolled>,
+    pub(crate) unpolled: Unpolled,
     /// Queue pairs that take from it: it cannot be destroyed before they are gone.
     pub(crate) users: AtomicU32,
     events: Arc<AsyncQueue>,
@@ -98,7 +98,7 @@ impl Srq {
             max_sge,
             ring: Mutex::new(Ring::new(attr.max_wr as usize, max_sge)),
             taken: AtomicUsize::new(0),
-            unpolled: Arc::default(),
+            unpolled: Unpolled::default(),
             users: AtomicU32::new(0),
             events,
             async_events: Unacked::default(),

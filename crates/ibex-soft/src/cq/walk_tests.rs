@@ -1,21 +1,19 @@
 //! Tests of walks and of their gate.
 
-use std::sync::Arc;
-
 use ibex_sys::ibv_wc;
 
 use super::*;
 use crate::cq::Unpolled;
 
-fn filled(capacity: u32, ids: std::ops::Range<u64>) -> (Cq, Arc<Unpolled>) {
-    let (cq, owner) = (Cq::new(capacity, 1, None, true), Arc::default());
+fn filled(capacity: u32, ids: std::ops::Range<u64>) -> (Cq, Unpolled) {
+    let (cq, owner) = (Cq::new(capacity, 1, None, true), Unpolled::default());
     for wr_id in ids {
         push(&cq, wr_id, &owner);
     }
     (cq, owner)
 }
 
-fn push(cq: &Cq, wr_id: u64, owner: &Arc<Unpolled>) {
+fn push(cq: &Cq, wr_id: u64, owner: &Unpolled) {
     let wc = ibv_wc { wr_id, qp_num: (wr_id % 2) as u32, ..Default::default() };
     cq.push(wc, false, owner).unwrap();
 }

@@ -164,7 +164,7 @@ impl Nic {
                 return;
             }
             let held = tables.held();
-            let Some(qp) = held.qps.get(&packet.bth().dest_qpn.get()) else { return };
+            let Some(qp) = held.qps.get(packet.bth().dest_qpn.get()) else { return };
             let mut inner = qp.lock();
             // When requests come does not matter.
             let now = if packet.bth().opcode.is_request() { 0 } else { tables.now() };
@@ -197,7 +197,7 @@ impl Nic {
         self.wire.push_on();
         self.stalled.each(|num| {
             let held = tables.held();
-            if let Some(qp) = held.qps.get(&num) {
+            if let Some(qp) = held.qps.get(num) {
                 let mut inner = qp.lock();
                 qp.drive_with(self, &held.mrs, &mut inner, tx, tables.now());
                 tx.flush(&self.wire);
@@ -249,7 +249,7 @@ impl Nic {
         let Engine { tx, owing, .. } = &mut *engine;
         // What peers did not ask to have acknowledged is to be told, too. Each is looked at once: who is in use just now
         // is on the list.
-        for qp in qps.values() {
+        for qp in qps.iter() {
             if let Some(mut inner) = qp.try_lock() {
                 inner.owe_all();
                 qp.pay(self, &mrs, &mut inner, tx, now);
@@ -287,7 +287,7 @@ impl Nic {
             }
             let mrs = self.regions();
             let qps = self.qps.read().unwrap_or_else(PoisonError::into_inner);
-            let Some(qp) = qps.get(&num) else { continue };
+            let Some(qp) = qps.get(num) else { continue };
             let mut inner = qp.lock();
             if inner.dirty {
                 // A round is in the middle of its packets and drives it afterwards. To complete the first of them before

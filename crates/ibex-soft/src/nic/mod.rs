@@ -9,6 +9,7 @@
 //! | `thread` | the thread that drives it otherwise, and how it stands back |
 //! | `wait` | callers that block for an event, driving it meanwhile |
 //! | `stall` | queue pairs that wait for room on their link |
+//! | `table` | queue pairs by number |
 //! | `timers` | the times at which queue pairs want to be looked at |
 //! | `exit` | acknowledgements still owed when the process ends |
 //! | `registry` | which NICs the process has; fork |
@@ -24,11 +25,11 @@ mod engine;
 mod exit;
 mod registry;
 mod stall;
+mod table;
 mod thread;
 mod timers;
 mod wait;
 
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::thread::JoinHandle;
@@ -46,6 +47,7 @@ use crate::os::EventFd;
 use crate::qp::Qp;
 
 pub(crate) use registry::{GENERATIONS, OpenNic, generation, open};
+pub(crate) use table::QpTable;
 pub(crate) use timers::Timer;
 pub(crate) use wait::sleep;
 
@@ -96,31 +98,6 @@ pub(crate) struct Nic {
     contexts: Mutex<Vec<Weak<AsyncQueue>>>,
     /// Numbers of protection domains given so far.
     domains: AtomicU32,
-}
-
-/// Queue pairs by number.
-pub(crate) type QpTable = std::collections::HashMap<u32, Arc<Qp>, BuildHasherDefault<QpnHasher>>;
-
-/// Queue pair numbers are spread well enough by one multiplication; a packet's look-up should cost nothing more.
-#[derive(Default)]
-pub(crate) struct QpnHasher(u64);
-
-impl Hasher for QpnHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u32(u32::from(byte));
-        }
-    }
-
-    fn write_u32(&mut self, value: u32) {
-        // The golden ratio's 64 bits (Fibonacci hashing); the table uses the high ones, too.
-        self.0 = (self.0 ^ u64::from(value)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 ^= self.0 >> 32;
-    }
 }
 
 /// Why a NIC could not be opened.
@@ -279,13 +256,13 @@ impl Nic {
 
     /// Makes a queue pair reachable.
     pub(crate) fn attach(&self, qp: Arc<Qp>) {
-        self.qps.write().unwrap_or_else(PoisonError::into_inner).insert(qp.num, qp);
+        self.qps.write().unwrap_or_else(PoisonError::into_inner).insert(qp);
     }
 
     /// Makes a queue pair unreachable. When this returns no packet for it is being worked on and none will be, and
     /// no transmission of its is in progress once its lock has been had (fence F2).
     pub(crate) fn detach(&self, num: u32) {
-        let gone = self.qps.write().unwrap_or_else(PoisonError::into_inner).remove(&num);
+        let gone = self.qps.write().unwrap_or_else(PoisonError::into_inner).remove(num);
         // A round may have left it on its list, where it would keep its completion queues in use.
         self.engine.lock().unwrap_or_else(PoisonError::into_inner).release(num);
         if let Some(qp) = gone {

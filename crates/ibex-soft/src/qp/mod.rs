@@ -111,7 +111,8 @@ pub(crate) struct Qp {
 
 /// What changes in a queue pair.
 pub(crate) struct Inner {
-    attr: ibv_qp_attr,
+    /// Apart: not needed to carry out requests.
+    attr: Box<ibv_qp_attr>,
     proto: Transport,
     send: SendQueue,
     recv: RecvQueue,
@@ -153,14 +154,15 @@ impl Qp {
             IBV_QPT_UD => QpType::Ud,
             _ => QpType::Rc,
         };
-        let send = SendQueue::new(cap.max_send_wr, cap.max_send_sge, cap.max_inline_data);
+        let send =
+            SendQueue::new(cap.max_send_wr, cap.max_send_sge, cap.max_inline_data, parts.send_cq.unpolled());
         let inner = Inner {
-            attr: ibv_qp_attr { cap, ..Default::default() },
+            attr: Box::new(ibv_qp_attr { cap, ..Default::default() }),
             proto: Transport::new(transport, caps),
             send: if transport == QpType::Ud { send.of_datagrams() } else { send },
             recv: match parts.srq {
                 Some(srq) => RecvQueue::shared(srq),
-                None => RecvQueue::new(cap.max_recv_wr, cap.max_recv_sge),
+                None => RecvQueue::new(cap.max_recv_wr, cap.max_recv_sge, parts.recv_cq.unpolled()),
             },
             last_wqe_told: false,
             draining: false,
@@ -293,7 +295,7 @@ impl Qp {
         inner.peer = None;
         self.forget_mate();
         self.forget_far(inner);
-        inner.attr = ibv_qp_attr { cap: inner.attr.cap, ..Default::default() };
+        *inner.attr = ibv_qp_attr { cap: inner.attr.cap, ..Default::default() };
         self.send_cq.purge(self.num);
         self.recv_cq.purge(self.num);
     }
@@ -302,7 +304,7 @@ impl Qp {
     pub(crate) fn query(&self) -> ibv_qp_attr {
         let inner = self.lock();
         let state = inner.state();
-        let mut attr = inner.attr;
+        let mut attr = *inner.attr;
         attr.qp_state = state;
         attr.cur_qp_state = state;
         attr.sq_draining = u8::from(inner.draining);

@@ -33,20 +33,76 @@ pub(crate) enum Payload<'a> {
     Bind(&'a Bind),
 }
 
-/// A send request in its slot.
-#[derive(Clone, Copy, Debug, Default)]
-struct SendSlot {
-    wr_id: u64,
-    sges: u32,
-    /// Bytes of inline data; `None` if the payload is gathered.
-    inline: Option<u32>,
+/// Requests in their slots, each with its list behind it: what is needed of a request lies in one or two cache lines.
+#[derive(Debug)]
+struct Slots {
+    /// Each slot is a head and room for a list. A head, which happens to be as large as an element, is the identifier in
+    /// the place of the address, the list's length or that of inline data in the place of the length, and [`INLINE`] in the
+    /// place of the key for the latter.
+    cells: Vec<ibv_sge>,
+    stride: usize,
+    count: usize,
+}
+
+/// In the place of the key: the payload is inline data.
+const INLINE: u32 = 1;
+
+impl Slots {
+    fn new(count: usize, max_sge: usize) -> Slots {
+        let stride = 1 + max_sge;
+        Slots { cells: vec![ibv_sge::default(); count * stride], stride, count }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    /// One slot more.
+    fn grow(&mut self) {
+        self.count += 1;
+        self.cells.resize(self.count * self.stride, ibv_sge::default());
+    }
+
+    /// Puts a request with a list, which is not longer than the room for it.
+    #[inline]
+    fn put(&mut self, index: usize, wr_id: u64, list: &[ibv_sge]) {
+        let at = index * self.stride;
+        self.cells[at] = ibv_sge { addr: wr_id, length: list.len() as u32, lkey: 0 };
+        self.cells[at + 1..at + 1 + list.len()].copy_from_slice(list);
+    }
+
+    /// Puts a request with inline data, which stands elsewhere.
+    fn put_inline(&mut self, index: usize, wr_id: u64, len: u32) {
+        self.cells[index * self.stride] = ibv_sge { addr: wr_id, length: len, lkey: INLINE };
+    }
+
+    #[inline]
+    fn id(&self, index: usize) -> u64 {
+        self.cells[index * self.stride].addr
+    }
+
+    /// The list of a request, which has no inline data.
+    #[inline]
+    fn list(&self, index: usize) -> &[ibv_sge] {
+        let at = index * self.stride;
+        let head = &self.cells[at];
+        let len = if head.lkey == INLINE { 0 } else { head.length as usize };
+        &self.cells[at + 1..at + 1 + len]
+    }
+
+    /// Bytes of inline data of a request, if it has any.
+    #[inline]
+    fn inline(&self, index: usize) -> Option<usize> {
+        let head = &self.cells[index * self.stride];
+        (head.lkey == INLINE).then_some(head.length as usize)
+    }
 }
 
 /// The send queue's slots, used round and round: requests complete in the order of posting.
 #[derive(Debug)]
 pub(crate) struct SendQueue {
-    slots: Box<[SendSlot]>,
-    sges: Box<[ibv_sge]>,
+    slots: Slots,
     inline: Box<[u8]>,
     /// Where each datagram goes; empty for connections.
     peers: Box<[Option<Peer>]>,
@@ -58,16 +114,15 @@ pub(crate) struct SendQueue {
     next: usize,
     used: usize,
     /// Requests that completed and whose completions wait: they still count.
-    pub(crate) unpolled: Arc<Unpolled>,
+    pub(crate) unpolled: Unpolled,
 }
 
 impl SendQueue {
     /// A queue of `depth` requests.
-    pub(crate) fn new(depth: u32, max_sge: u32, max_inline: u32) -> SendQueue {
+    pub(crate) fn new(depth: u32, max_sge: u32, max_inline: u32, unpolled: Unpolled) -> SendQueue {
         let (depth, max_sge, max_inline) = (depth as usize, max_sge as usize, max_inline as usize);
         SendQueue {
-            slots: vec![SendSlot::default(); depth].into_boxed_slice(),
-            sges: vec![ibv_sge::default(); depth * max_sge].into_boxed_slice(),
+            slots: Slots::new(depth, max_sge),
             inline: vec![0; depth * max_inline].into_boxed_slice(),
             peers: Box::default(),
             binds: Box::default(),
@@ -75,7 +130,7 @@ impl SendQueue {
             max_inline,
             next: 0,
             used: 0,
-            unpolled: Arc::new(Unpolled::of_one_queue()),
+            unpolled,
         }
     }
 
@@ -110,28 +165,19 @@ impl SendQueue {
     /// Puts a request into the vacant slot. The caller has checked that there is one and that the payload is within the
     /// limits the queue was made with.
     pub(crate) fn push(&mut self, wr_id: u64, payload: Payload<'_>) {
-        let depth = self.slots.len();
-        let slot = &mut self.slots[self.next];
-        slot.wr_id = wr_id;
         match payload {
-            Payload::Gather(list) => {
-                let at = self.next * self.max_sge;
-                self.sges[at..at + list.len()].copy_from_slice(list);
-                slot.sges = list.len() as u32;
-                slot.inline = None;
-            }
+            Payload::Gather(list) => self.slots.put(self.next, wr_id, list),
             Payload::Inline(len, copy) => {
                 let at = self.next * self.max_inline;
                 copy(&mut self.inline[at..at + len as usize]);
-                slot.sges = 0;
-                slot.inline = Some(len);
+                self.slots.put_inline(self.next, wr_id, len);
             }
             Payload::Bind(bind) => {
                 if self.binds.is_empty() {
-                    self.binds = vec![Bind::default(); depth].into_boxed_slice();
+                    self.binds = vec![Bind::default(); self.slots.len()].into_boxed_slice();
                 }
                 self.binds[self.next] = *bind;
-                (slot.sges, slot.inline) = (0, None);
+                self.slots.put(self.next, wr_id, &[]);
             }
         }
         self.next = if self.next + 1 == self.slots.len() { 0 } else { self.next + 1 };
@@ -141,20 +187,18 @@ impl SendQueue {
     /// Frees the slot of a completed request; returns its identifier.
     pub(crate) fn complete(&mut self, cookie: u64) -> u64 {
         self.used = self.used.saturating_sub(1);
-        self.slots[cookie as usize].wr_id
+        self.slots.id(cookie as usize)
     }
 
     /// The gather list of a request.
     pub(crate) fn list(&self, cookie: u64) -> &[ibv_sge] {
-        let index = cookie as usize;
-        let at = index * self.max_sge;
-        &self.sges[at..at + self.slots[index].sges as usize]
+        self.slots.list(cookie as usize)
     }
 
     /// The inline data of a request, if it has any.
     pub(crate) fn inline(&self, cookie: u64) -> Option<&[u8]> {
         let index = cookie as usize;
-        let len = self.slots[index].inline? as usize;
+        let len = self.slots.inline(index)?;
         let at = index * self.max_inline;
         Some(&self.inline[at..at + len])
     }
@@ -181,18 +225,11 @@ impl SendQueue {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct RecvSlot {
-    wr_id: u64,
-    sges: u32,
-}
-
 /// The receive queue's slots, used round and round. With a shared receive queue: what was taken from it and has not
 /// completed.
 #[derive(Debug)]
 pub(crate) struct RecvQueue {
-    slots: Vec<RecvSlot>,
-    sges: Vec<ibv_sge>,
+    slots: Slots,
     max_sge: usize,
     /// Slot of the next request posted.
     next: usize,
@@ -201,7 +238,7 @@ pub(crate) struct RecvQueue {
     /// Of these, not yet taken by the transport.
     waiting: usize,
     /// Requests that completed and whose completions wait: they still count.
-    pub(crate) unpolled: Arc<Unpolled>,
+    pub(crate) unpolled: Unpolled,
     shared: Option<Shared>,
 }
 
@@ -215,16 +252,15 @@ struct Shared {
 
 impl RecvQueue {
     /// A queue of `depth` requests.
-    pub(crate) fn new(depth: u32, max_sge: u32) -> RecvQueue {
+    pub(crate) fn new(depth: u32, max_sge: u32, unpolled: Unpolled) -> RecvQueue {
         let (depth, max_sge) = (depth as usize, max_sge as usize);
         RecvQueue {
-            slots: vec![RecvSlot::default(); depth],
-            sges: vec![ibv_sge::default(); depth * max_sge],
+            slots: Slots::new(depth, max_sge),
             max_sge,
             next: 0,
             used: 0,
             waiting: 0,
-            unpolled: Arc::new(Unpolled::of_one_queue()),
+            unpolled,
             shared: None,
         }
     }
@@ -235,8 +271,8 @@ impl RecvQueue {
         let unpolled = srq.unpolled.clone();
         let max_sge = srq.max_sge as u32;
         let shared = Some(Shared { srq, free: Vec::new() });
-        let mut queue = RecvQueue::new(0, max_sge);
-        (queue.unpolled, queue.shared) = (unpolled, shared);
+        let mut queue = RecvQueue::new(0, max_sge, unpolled);
+        queue.shared = shared;
         queue
     }
 
@@ -262,9 +298,7 @@ impl RecvQueue {
         if self.used + self.unpolled.count() >= self.slots.len() {
             return Err(libc::ENOMEM);
         }
-        let at = self.next * self.max_sge;
-        self.sges[at..at + list.len()].copy_from_slice(list);
-        self.slots[self.next] = RecvSlot { wr_id, sges: list.len() as u32 };
+        self.slots.put(self.next, wr_id, list);
         self.next = if self.next + 1 == self.slots.len() { 0 } else { self.next + 1 };
         self.used += 1;
         self.waiting += 1;
@@ -304,19 +338,14 @@ impl RecvQueue {
     /// Takes the oldest request of the shared queue into a slot of our own. A few slots are enough: the transport holds one
     /// request, and completions of others wait for the end of a receive round at most.
     fn take_shared(&mut self) -> Option<u64> {
-        let RecvQueue { slots, sges, max_sge, shared: Some(shared), used, .. } = self else { return None };
-        let max_sge = *max_sge;
+        let RecvQueue { slots, shared: Some(shared), used, .. } = self else { return None };
         if shared.free.is_empty() {
             let index = slots.len();
-            slots.push(RecvSlot::default());
-            sges.resize((index + 1) * max_sge, ibv_sge::default());
+            slots.grow();
             shared.free.push(index as u32);
         }
         let index = *shared.free.last()? as usize;
-        shared.srq.take(|wr_id, list| {
-            sges[index * max_sge..index * max_sge + list.len()].copy_from_slice(list);
-            slots[index] = RecvSlot { wr_id, sges: list.len() as u32 };
-        })?;
+        shared.srq.take(|wr_id, list| slots.put(index, wr_id, list))?;
         shared.free.pop();
         *used += 1;
         Some(index as u64)
@@ -329,9 +358,8 @@ impl RecvQueue {
             self.waiting += 1;
             return;
         };
-        let slot = &self.slots[cookie as usize];
-        let at = cookie as usize * self.max_sge;
-        shared.srq.put_back(slot.wr_id, &self.sges[at..at + slot.sges as usize]);
+        let index = cookie as usize;
+        shared.srq.put_back(self.slots.id(index), self.slots.list(index));
         shared.free.push(cookie as u32);
         self.used -= 1;
     }
@@ -343,14 +371,12 @@ impl RecvQueue {
             shared.srq.complete(1);
             shared.free.push(cookie as u32);
         }
-        self.slots[cookie as usize].wr_id
+        self.slots.id(cookie as usize)
     }
 
     /// The scatter list of a request.
     pub(crate) fn list(&self, cookie: u64) -> &[ibv_sge] {
-        let index = cookie as usize;
-        let at = index * self.max_sge;
-        &self.sges[at..at + self.slots[index].sges as usize]
+        self.slots.list(cookie as usize)
     }
 
     /// Forgets every request.
@@ -386,7 +412,7 @@ mod tests {
 
     #[test]
     fn send_slots_go_round_and_keep_their_payload() {
-        let mut queue = SendQueue::new(2, 2, 4);
+        let mut queue = SendQueue::new(2, 2, 4, Unpolled::default());
         for round in 0..5u64 {
             assert_eq!(queue.vacant(), Some(0));
             queue.push(round, Payload::Gather(&[sge(1), sge(2)]));
@@ -402,7 +428,7 @@ mod tests {
 
     #[test]
     fn receive_slots_are_taken_in_the_order_of_posting() {
-        let mut queue = RecvQueue::new(3, 1);
+        let mut queue = RecvQueue::new(3, 1, Unpolled::default());
         queue.push(1, &[sge(1)]).unwrap();
         queue.push(2, &[]).unwrap();
         queue.push(3, &[sge(3)]).unwrap();

@@ -72,7 +72,7 @@ impl<'a> Ends<'a> {
     pub(super) fn lock(qp: &'a Qp, qps: Option<&'a QpTable>) -> Ends<'a> {
         let num = qp.mate();
         let mate = match qps {
-            Some(qps) if num != 0 && num != qp.num => qps.get(&num),
+            Some(qps) if num != 0 && num != qp.num => qps.get(num),
             _ => None,
         };
         let Some(mate) = mate else { return Ends { own: qp.lock(), mate: None } };

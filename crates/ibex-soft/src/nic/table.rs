@@ -1,0 +1,58 @@
+//! Queue pairs by number.
+//!
+//! Owns the look-up that every packet needs: an index into an array, so that queue pairs used in the order of their numbers
+//! are found in lines that are near already.
+
+use std::sync::Arc;
+
+use crate::net::qpn;
+use crate::qp::Qp;
+
+/// Queue pairs by number.
+#[derive(Default)]
+pub(crate) struct QpTable {
+    /// Of each slot of the process: rarely more than one.
+    slots: Vec<Slot>,
+}
+
+struct Slot {
+    number: u16,
+    /// By index; as long as the highest one that was used.
+    qps: Vec<Option<Arc<Qp>>>,
+}
+
+impl QpTable {
+    /// The queue pair of a number, if it is one of this process.
+    #[inline]
+    pub(crate) fn get(&self, num: u32) -> Option<&Arc<Qp>> {
+        let number = qpn::slot(num);
+        let slot = self.slots.iter().find(|slot| slot.number == number)?;
+        slot.qps.get(qpn::index(num) as usize)?.as_ref()
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Qp>> {
+        self.slots.iter().flat_map(|slot| &slot.qps).flatten()
+    }
+
+    /// Enters a queue pair.
+    pub(super) fn insert(&mut self, qp: Arc<Qp>) {
+        let (number, index) = (qpn::slot(qp.num), qpn::index(qp.num) as usize);
+        let at = self.slots.iter().position(|slot| slot.number == number).unwrap_or_else(|| {
+            self.slots.push(Slot { number, qps: Vec::new() });
+            self.slots.len() - 1
+        });
+        let qps = &mut self.slots[at].qps;
+        if qps.len() <= index {
+            qps.resize(index + 1, None);
+        }
+        qps[index] = Some(qp);
+    }
+
+    /// Takes a queue pair out.
+    pub(super) fn remove(&mut self, num: u32) -> Option<Arc<Qp>> {
+        let number = qpn::slot(num);
+        let slot = self.slots.iter_mut().find(|slot| slot.number == number)?;
+        slot.qps.get_mut(qpn::index(num) as usize)?.take()
+    }
+}
