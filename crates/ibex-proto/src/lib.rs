@@ -48,7 +48,6 @@ mod errors;
 mod host;
 mod output;
 mod qp;
-mod queue;
 mod rc;
 mod recovery;
 mod requester;

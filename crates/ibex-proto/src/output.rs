@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use crate::queue::Queue;
 use crate::{Completion, Counters, Event, RecvCompletion, SendCompletion};
 
 /// A packet written into the caller's buffer.
@@ -23,8 +22,8 @@ pub struct Transmit {
 /// what it answers, in one batch; programs are used to adapters that acknowledge at once, and some (perftest's
 /// `ib_send_lat -e`, with room for one request) fail if the answer completes first.
 pub(crate) struct Output {
-    sends: Queue<SendCompletion>,
-    recvs: Queue<RecvCompletion>,
+    sends: VecDeque<SendCompletion>,
+    recvs: VecDeque<RecvCompletion>,
     events: VecDeque<Event>,
     pub(crate) counters: Counters,
 }
@@ -32,8 +31,8 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) fn new() -> Output {
         Output {
-            sends: Queue::default(),
-            recvs: Queue::default(),
+            sends: VecDeque::new(),
+            recvs: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
         }
@@ -74,7 +73,16 @@ impl Output {
     pub(crate) fn pop_completion(&mut self) -> Option<Completion> {
         match self.sends.pop_front() {
             Some(send) => Some(Completion::Send(send)),
-            None => self.recvs.pop_front().map(Completion::Recv),
+            None => {
+                let recv = self.recvs.pop_front();
+                if recv.is_none() {
+                    // Empty queues begin at the start of their memory again: with one completion at a time no more than one
+                    // place is touched.
+                    self.sends.clear();
+                    self.recvs.clear();
+                }
+                recv.map(Completion::Recv)
+            }
         }
     }
 

@@ -165,6 +165,7 @@ impl Nic {
             }
             let held = tables.held();
             let Some(qp) = held.qps.get(packet.bth().dest_qpn.get()) else { return };
+            self.approach(qp);
             let mut inner = qp.lock();
             // When requests come does not matter.
             let now = if packet.bth().opcode.is_request() { 0 } else { tables.now() };

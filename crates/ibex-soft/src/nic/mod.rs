@@ -40,6 +40,7 @@ use ibex_proto::Nanos;
 use crate::cm;
 use crate::cq::Cq;
 use crate::device::{AsyncEvent, AsyncQueue};
+use crate::memory;
 use crate::mr::{Held, Keys, MrTable, PdNumber, Region, WindowKind};
 use crate::net::{Config, NetError, TxBatch, Wire};
 use crate::oneside::RegionEntry;
@@ -57,6 +58,8 @@ pub(crate) struct Nic {
     pub(crate) cm: cm::Service,
     mrs: RwLock<MrTable>,
     qps: RwLock<QpTable>,
+    /// Whether there are many queue pairs, see [`QpTable::is_crowd`].
+    crowd: AtomicBool,
     engine: Mutex<engine::Engine>,
     /// Queue pairs that the next round drives.
     stalled: stall::Stalled,
@@ -131,6 +134,7 @@ impl Nic {
             wire,
             mrs: RwLock::new(MrTable::with_secret(crate::net::random() as u32)),
             qps: RwLock::default(),
+            crowd: AtomicBool::new(false),
             engine: Mutex::new(engine::Engine::new()),
             stalled: stall::Stalled::default(),
             batches: Mutex::default(),
@@ -256,13 +260,26 @@ impl Nic {
 
     /// Makes a queue pair reachable.
     pub(crate) fn attach(&self, qp: Arc<Qp>) {
-        self.qps.write().unwrap_or_else(PoisonError::into_inner).insert(qp);
+        let mut qps = self.qps.write().unwrap_or_else(PoisonError::into_inner);
+        qps.insert(qp);
+        self.crowd.store(qps.is_crowd(), Ordering::Relaxed);
+    }
+
+    /// A queue pair is about to be worked on: has it fetched at once if it is one among many.
+    #[inline]
+    pub(crate) fn approach(&self, qp: &Qp) {
+        if self.crowd.load(Ordering::Relaxed) {
+            memory::prefetch(qp);
+        }
     }
 
     /// Makes a queue pair unreachable. When this returns no packet for it is being worked on and none will be, and
     /// no transmission of its is in progress once its lock has been had (fence F2).
     pub(crate) fn detach(&self, num: u32) {
-        let gone = self.qps.write().unwrap_or_else(PoisonError::into_inner).remove(num);
+        let mut qps = self.qps.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = qps.remove(num);
+        self.crowd.store(qps.is_crowd(), Ordering::Relaxed);
+        drop(qps);
         // A round may have left it on its list, where it would keep its completion queues in use.
         self.engine.lock().unwrap_or_else(PoisonError::into_inner).release(num);
         if let Some(qp) = gone {

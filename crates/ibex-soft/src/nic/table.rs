@@ -13,7 +13,13 @@ use crate::qp::Qp;
 pub(crate) struct QpTable {
     /// Of each slot of the process: rarely more than one.
     slots: Vec<Slot>,
+    /// How many queue pairs there are.
+    count: usize,
 }
+
+/// More queue pairs than this are not all near when one of them is needed: each takes about four kilobytes with its
+/// queues, of which a processor's second cache holds some hundreds.
+const CROWD: usize = 256;
 
 struct Slot {
     number: u16,
@@ -35,6 +41,12 @@ impl QpTable {
         self.slots.iter().flat_map(|slot| &slot.qps).flatten()
     }
 
+    /// Whether there are so many that one that is needed is worth being fetched at once.
+    #[inline]
+    pub(super) fn is_crowd(&self) -> bool {
+        self.count > CROWD
+    }
+
     /// Enters a queue pair.
     pub(super) fn insert(&mut self, qp: Arc<Qp>) {
         let (number, index) = (qpn::slot(qp.num), qpn::index(qp.num) as usize);
@@ -46,13 +58,15 @@ impl QpTable {
         if qps.len() <= index {
             qps.resize(index + 1, None);
         }
-        qps[index] = Some(qp);
+        self.count += usize::from(qps[index].replace(qp).is_none());
     }
 
     /// Takes a queue pair out.
     pub(super) fn remove(&mut self, num: u32) -> Option<Arc<Qp>> {
         let number = qpn::slot(num);
         let slot = self.slots.iter_mut().find(|slot| slot.number == number)?;
-        slot.qps.get_mut(qpn::index(num) as usize)?.take()
+        let gone = slot.qps.get_mut(qpn::index(num) as usize)?.take();
+        self.count -= usize::from(gone.is_some());
+        gone
     }
 }
