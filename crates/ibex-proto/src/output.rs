@@ -52,6 +52,12 @@ impl Output {
         self.events.push_back(event);
     }
 
+    /// Where its memory is, see [`RcQp::memory`](crate::RcQp::memory).
+    #[inline]
+    pub(crate) fn memory(&self) -> [*const u8; 2] {
+        [self.sends.as_slices().0.as_ptr().cast(), self.recvs.as_slices().0.as_ptr().cast()]
+    }
+
     #[inline]
     pub(crate) fn unfetched_sends(&self) -> usize {
         self.sends.len()

@@ -369,6 +369,15 @@ impl Qp {
         }
     }
 
+    /// Where the memory is that the next calls will look at, see [`RcQp::memory`]. Null for other services.
+    #[inline]
+    pub fn memory(&self) -> [*const u8; 3] {
+        match &self.0 {
+            Kind::Rc(qp) => qp.memory(),
+            Kind::Unreliable(_) => [std::ptr::null(); 3],
+        }
+    }
+
     /// What has happened on the wire so far.
     pub fn counters(&self) -> &Counters {
         match &self.0 {

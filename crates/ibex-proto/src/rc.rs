@@ -430,6 +430,15 @@ impl RcQp {
         self.out.pop_event()
     }
 
+    /// Where the memory is that the next calls will look at besides the `RcQp` itself: a host with so many that they are not
+    /// in its processor's caches may have all of it fetched at once. The addresses are good for nothing else.
+    #[inline]
+    pub fn memory(&self) -> [*const u8; 3] {
+        let queue = self.requester.as_ref().map_or(std::ptr::null(), |requester| requester.memory());
+        let [sends, recvs] = self.out.memory();
+        [queue, sends, recvs]
+    }
+
     /// What has happened on the wire so far.
     pub fn counters(&self) -> &Counters {
         &self.out.counters

@@ -543,6 +543,12 @@ impl Requester {
         }
     }
 
+    /// Where the oldest request is, or the next will be.
+    #[inline]
+    pub(crate) fn memory(&self) -> *const u8 {
+        self.sq.as_slices().0.as_ptr().cast()
+    }
+
     /// With nothing posted: the next `packets` numbers will not be used.
     #[inline]
     pub(crate) fn pass_over(&mut self, packets: u32) {

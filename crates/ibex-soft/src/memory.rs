@@ -370,6 +370,18 @@ unsafe fn copy_word<T: Copy>(from: *const u8, to: *mut u8, at: usize) {
     unsafe { to.write_volatile(word) }
 }
 
+/// Brings the line at an address near, and the one behind it; any address will do.
+#[inline]
+pub(crate) fn prefetch_at(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    for line in [address, address.wrapping_add(64)] {
+        // SAFETY: a prefetch faults never, wherever it goes.
+        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Brings all of `value` near, its lines at once and not one after the other as they are come to.
 #[inline]
 pub(crate) fn prefetch<T>(value: &T) {

@@ -35,7 +35,6 @@ pub(super) unsafe extern "C" fn post_send(
         // SAFETY: the queue pair is alive (manual).
         let inside = unsafe { qp::inside(qp) }?;
         let nic = inside.shared.nic().inspect_err(|_| report(bad, first))?;
-        nic.approach(&inside.qp);
         let tables = inside.qp.tables(nic);
         // SAFETY: the list is readable (manual).
         let alone = !first.is_null() && unsafe { (*first).next }.is_null();
@@ -67,7 +66,6 @@ pub(super) unsafe extern "C" fn post_recv(
         // SAFETY: the queue pair is alive (manual).
         let inside = unsafe { qp::inside(qp) }?;
         let nic = inside.shared.nic().inspect_err(|_| report(bad, first))?;
-        nic.approach(&inside.qp);
         let mut poster = inside.qp.recv_poster(nic);
         let mut next = first;
         let mut outcome = Ok(());

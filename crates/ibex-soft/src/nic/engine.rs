@@ -165,8 +165,11 @@ impl Nic {
             }
             let held = tables.held();
             let Some(qp) = held.qps.get(packet.bth().dest_qpn.get()) else { return };
-            self.approach(qp);
+            let far = self.approach(qp);
             let mut inner = qp.lock();
+            if far {
+                inner.prefetch();
+            }
             // When requests come does not matter.
             let now = if packet.bth().opcode.is_request() { 0 } else { tables.now() };
             if qp.receive(&mut inner, &held.mrs, now, datagram.source, &packet)

@@ -60,6 +60,8 @@ pub(crate) struct Nic {
     qps: RwLock<QpTable>,
     /// Whether there are many queue pairs, see [`QpTable::is_crowd`].
     crowd: AtomicBool,
+    /// If so, the number of the one worked on last.
+    nearest: AtomicU32,
     engine: Mutex<engine::Engine>,
     /// Queue pairs that the next round drives.
     stalled: stall::Stalled,
@@ -135,6 +137,7 @@ impl Nic {
             mrs: RwLock::new(MrTable::with_secret(crate::net::random() as u32)),
             qps: RwLock::default(),
             crowd: AtomicBool::new(false),
+            nearest: AtomicU32::new(0),
             engine: Mutex::new(engine::Engine::new()),
             stalled: stall::Stalled::default(),
             batches: Mutex::default(),
@@ -265,12 +268,16 @@ impl Nic {
         self.crowd.store(qps.is_crowd(), Ordering::Relaxed);
     }
 
-    /// A queue pair is about to be worked on: has it fetched at once if it is one among many.
+    /// A queue pair is about to be worked on: has it fetched at once if it is one among many, and not the one that was worked
+    /// on last. Says so; [`Inner::prefetch`](crate::qp::Inner::prefetch) does the rest.
     #[inline]
-    pub(crate) fn approach(&self, qp: &Qp) {
-        if self.crowd.load(Ordering::Relaxed) {
+    pub(crate) fn approach(&self, qp: &Qp) -> bool {
+        let far = self.crowd.load(Ordering::Relaxed) && self.nearest.load(Ordering::Relaxed) != qp.num;
+        if far {
+            self.nearest.store(qp.num, Ordering::Relaxed);
             memory::prefetch(qp);
         }
+        far
     }
 
     /// Makes a queue pair unreachable. When this returns no packet for it is being worked on and none will be, and

@@ -46,6 +46,7 @@ use ibex_wire::{Mtu, Pkey, Psn, Qkey, Qpn};
 use crate::cq::Cq;
 use crate::device::{AsyncEvent, AsyncQueue, Limits};
 use crate::event::Unacked;
+use crate::memory;
 use crate::mr::{MrTable, PdNumber, access};
 use crate::net::Peer;
 use crate::nic::{Nic, Timer};
@@ -410,6 +411,13 @@ impl Inner {
     /// Owes the peer an acknowledgement of what it has not asked to have acknowledged: this end closes.
     pub(crate) fn owe_all(&mut self) {
         self.proto.acknowledge_all();
+    }
+
+    /// Has the memory fetched that working on the queue pair needs besides itself.
+    pub(crate) fn prefetch(&self) {
+        memory::prefetch_at(self.send.address());
+        memory::prefetch_at(self.recv.address());
+        self.proto.memory().into_iter().for_each(memory::prefetch_at);
     }
 
     /// Whether there is something to send.

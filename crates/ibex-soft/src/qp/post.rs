@@ -37,6 +37,8 @@ pub(crate) struct Tables<'a> {
     mrs: RwLockReadGuard<'a, MrTable>,
     /// Only for a queue pair that is connected to one of this process.
     qps: Option<RwLockReadGuard<'a, QpTable>>,
+    /// Whether the queue pair is being fetched.
+    far: bool,
 }
 
 /// The right to post send requests to one queue pair; those that are not carried out at once start when it is
@@ -63,20 +65,25 @@ impl Qp {
     /// Guards the tables that posting needs.
     #[inline]
     pub(crate) fn tables<'a>(&self, nic: &'a Nic) -> Tables<'a> {
+        let far = nic.approach(self);
         let mrs = nic.regions();
-        Tables { mrs, qps: self.is_mated().then(|| nic.queue_pairs()) }
+        Tables { mrs, qps: self.is_mated().then(|| nic.queue_pairs()), far }
     }
 
     /// Takes the locks that posting needs. A request that comes `alone` need not wait for others to travel with.
     #[inline]
     pub(crate) fn poster<'a>(&'a self, nic: &'a Nic, tables: &'a Tables<'_>, alone: bool) -> Poster<'a> {
         let ends = Ends::lock(self, tables.qps.as_deref());
+        if tables.far {
+            ends.own.prefetch();
+        }
         Poster { qp: self, nic, mrs: &tables.mrs, ends, alone, given: false }
     }
 
     /// Takes the lock that posting of receive requests needs.
     #[inline]
     pub(crate) fn recv_poster<'a>(&'a self, nic: &'a Nic) -> RecvPoster<'a> {
+        nic.approach(self);
         RecvPoster { qp: self, nic, inner: self.lock() }
     }
 }

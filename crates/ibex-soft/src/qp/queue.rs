@@ -77,6 +77,12 @@ impl Slots {
         self.cells[index * self.stride] = ibv_sge { addr: wr_id, length: len, lkey: INLINE };
     }
 
+    /// Where the slot is.
+    #[inline]
+    fn address(&self, index: usize) -> *const u8 {
+        self.cells.as_ptr().wrapping_add(index * self.stride).cast()
+    }
+
     #[inline]
     fn id(&self, index: usize) -> u64 {
         self.cells[index * self.stride].addr
@@ -150,6 +156,12 @@ impl SendQueue {
     /// Where the datagram in a slot goes.
     pub(crate) fn peer(&self, cookie: u64) -> Option<Peer> {
         self.peers.get(cookie as usize).copied().flatten()
+    }
+
+    /// Where the next request will stand.
+    #[inline]
+    pub(crate) fn address(&self) -> *const u8 {
+        self.slots.address(self.next)
     }
 
     /// The slot that [`SendQueue::push`] would use; `None` if all are taken.
@@ -274,6 +286,14 @@ impl RecvQueue {
         let mut queue = RecvQueue::new(0, max_sge, unpolled);
         queue.shared = shared;
         queue
+    }
+
+    /// Where the request is that is taken next, if it is the queue's own.
+    #[inline]
+    pub(crate) fn address(&self) -> *const u8 {
+        let at =
+            if self.waiting <= self.next { self.next } else { self.next + self.slots.len() } - self.waiting;
+        self.slots.address(at)
     }
 
     /// Whether requests come from a shared receive queue, and are posted there only.
