@@ -1,8 +1,9 @@
 //! Ten thousand queue pairs between two processes: what a SEND costs with all of them in use and with one, and what a queue
 //! pair takes of memory.
 //!
-//! `cargo run --release -p ibex-conformance --example scale [pairs]`; `IBEX_SOFT_LINK` chooses the link. The program starts itself
-//! a second time. Each message's content names its number and is checked; a completion with an error ends the run.
+//! `cargo run --release -p ibex-conformance --example scale [pairs [most]]`; `IBEX_SOFT_LINK` chooses the link. The program
+//! starts itself a second time. Each message's content names its number and is checked; a completion with an error ends the
+//! run. If a SEND over all pairs in turn costs more than `most` times what it costs over one, the run fails.
 //!
 //! # What is compared
 //!
@@ -36,6 +37,8 @@ const BYTES: usize = 64;
 const TIMEOUT: u8 = 18;
 /// `wr_id` of a SEND; that of a receive is its pair.
 const SENT: u64 = u64::MAX;
+/// What the second process is told that it is.
+const CHILD: &str = "child";
 /// Completions taken by one call at most.
 const POLL: usize = 4;
 
@@ -169,7 +172,10 @@ fn main() {
     let link = LinkOptions { timeout: TIMEOUT, ..LinkOptions::default() };
     let mut arguments = std::env::args().skip(1);
     let pairs: usize = arguments.next().map_or(10_000, |text| text.parse().expect("a number of queue pairs"));
-    let child = arguments.next().is_some();
+    let last = arguments.next();
+    let child = last.as_deref() == Some(CHILD);
+    let most: f64 =
+        last.filter(|_| !child).map_or(f64::INFINITY, |text| text.parse().expect("a number of times"));
     let lab = Lab::open();
     let before = resident();
     let start = Instant::now();
@@ -178,7 +184,7 @@ fn main() {
     let mut other = (!child).then(|| {
         let program = std::env::current_exe().expect("this program has a path");
         let mut command = Command::new(program);
-        command.args([pairs.to_string(), "child".to_owned()]);
+        command.args([pairs.to_string(), CHILD.to_owned()]);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -269,4 +275,5 @@ fn main() {
     );
     let status = other.expect("the parent").wait().expect("a child can be waited for");
     assert!(status.success(), "the second process failed");
+    assert!(turn <= most * one, "a SEND costs more than {most} times what it costs over one pair");
 }
