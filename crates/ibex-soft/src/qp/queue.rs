@@ -69,7 +69,11 @@ impl Slots {
     fn put(&mut self, index: usize, wr_id: u64, list: &[ibv_sge]) {
         let at = index * self.stride;
         self.cells[at] = ibv_sge { addr: wr_id, length: list.len() as u32, lkey: 0 };
-        self.cells[at + 1..at + 1 + list.len()].copy_from_slice(list);
+        // Mostly one element, for which a call is too much.
+        match list {
+            [one] => self.cells[at + 1] = *one,
+            _ => self.cells[at + 1..at + 1 + list.len()].copy_from_slice(list),
+        }
     }
 
     /// Puts a request with inline data, which stands elsewhere.
