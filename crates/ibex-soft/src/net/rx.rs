@@ -38,6 +38,12 @@ const BACKLOG: usize = 4096;
 /// Receives between two that look for a second burst behind a single packet.
 const PROBE_EVERY: u32 = 16;
 
+/// The score at which direct traffic is a crowd: sixteen packets right behind others.
+const CROWDED: u32 = 32;
+
+/// Packets in a row that came alone after which direct traffic is none: a few times what a pause in a stream lets through.
+const LONELY: u32 = 64;
+
 /// The queue pair of management datagrams.
 const MANAGEMENT: u32 = 1;
 
@@ -95,6 +101,8 @@ struct Sockets {
     hot: u32,
     /// Whether direct traffic comes in more than one burst at a time.
     streaming: bool,
+    /// How direct traffic comes.
+    crowd: Crowd,
     pace: Pace,
 }
 
@@ -107,6 +115,7 @@ impl RxRing {
             quick: 0,
             hot: 0,
             streaming: false,
+            crowd: Crowd::default(),
             pace: Pace::new(),
         };
         Self { inbox: Inbox::new(), sockets }
@@ -119,6 +128,52 @@ impl Sockets {
         self.quick = self.quick.wrapping_add(1);
         self.hot = self.hot.saturating_sub(1);
         self.hot > 0 || self.quick.is_multiple_of(OTHERS_EVERY)
+    }
+}
+
+/// Whether direct traffic comes one packet at a time, as in a conversation, or crowded: what decides whether the kernel is to
+/// coalesce it, which costs a lone packet more and saves a crowd much.
+#[derive(Debug, Default)]
+struct Crowd {
+    /// Whether the look before this one found something.
+    hit: bool,
+    /// Packets that came right behind another, twice, less those that did not.
+    score: u32,
+    /// Packets that came alone since others came in a burst.
+    alone: u32,
+    /// Whether the socket may still hold what was coalesced before that was switched off.
+    doubt: bool,
+}
+
+impl Crowd {
+    /// A look found a burst of so many packets.
+    #[inline]
+    fn found(&mut self, udp: &Udp, packets: usize) {
+        let behind = std::mem::replace(&mut self.hit, true);
+        if behind || packets > 1 {
+            self.alone = 0;
+            self.score += 2;
+            if self.score >= CROWDED && !udp.coalesces() {
+                udp.coalesce(true);
+            }
+            self.score = self.score.min(CROWDED);
+        } else {
+            self.alone += 1;
+            self.score = self.score.saturating_sub(1);
+        }
+    }
+
+    /// A look found nothing.
+    #[inline]
+    fn missed(&mut self, udp: &Udp) {
+        self.hit = false;
+        self.doubt = false;
+        if self.alone >= LONELY && udp.coalesces() {
+            udp.coalesce(false);
+            // Something may have come since the look.
+            self.doubt = true;
+            self.score = 0;
+        }
     }
 }
 
@@ -295,8 +350,17 @@ fn drain(budget: usize, mut burst: impl FnMut() -> Option<usize>) -> Received {
 
 /// One burst from our own socket.
 fn from_own(wire: &Wire, sockets: &mut Sockets, sink: &mut impl FnMut(Datagram<'_>)) -> Option<usize> {
-    let burst = receive(wire, wire.own(), &mut sockets.buffer)?;
+    let Some(mut burst) = receive(wire, wire.own(), &mut sockets.buffer) else {
+        sockets.crowd.missed(wire.own());
+        return None;
+    };
     let flow = sockets.flows.get(wire, burst.source, burst.port, wire.own().port());
+    if sockets.crowd.doubt
+        && let Some(flow) = &flow
+    {
+        burst.segment = segment(flow, &sockets.buffer[..burst.length]);
+    }
+    sockets.crowd.found(wire.own(), burst.length.div_ceil(burst.segment));
     let mut inspector = Inspector::new(wire, flow, 0);
     for sealed in sockets.buffer[..burst.length].chunks(burst.segment) {
         if let Some(packet) = inspector.open(sealed) {
@@ -310,6 +374,19 @@ fn from_own(wire: &Wire, sockets: &mut Sockets, sink: &mut impl FnMut(Datagram<'
         }
     }
     Some(inspector.finish())
+}
+
+/// Bytes of the first packet of a burst that came without its segments' size: as many as make its ICRC right.
+#[cold]
+fn segment(flow: &Flow, burst: &[u8]) -> usize {
+    let fits = |bytes: &usize| flow.verify(0, &burst[..*bytes]).is_some();
+    let whole = burst.len().max(1);
+    let least = Bth::LEN + ICRC_LEN;
+    if fits(&burst.len()) {
+        return whole;
+    }
+    // Packets and ICRC are whole words.
+    (least..burst.len().min(tx::MAX_PACKET + ICRC_LEN + 1)).step_by(4).find(fits).unwrap_or(whole)
 }
 
 /// One burst from the RoCE port: ours, or to be forwarded.

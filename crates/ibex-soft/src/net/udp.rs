@@ -3,6 +3,10 @@
 //! Owns a socket and its options: no fragmentation (which also makes the kernel send identification
 //! 0, and i for the i-th segment), coalescing on receive, large buffers. It knows nothing of RoCE.
 //!
+//! Coalescing can be switched off while datagrams come one at a time: with it, the kernel looks at the far end of each
+//! datagram's buffer for the segments' size, which is a cache miss when another processor wrote it. Over loopback this
+//! makes 0.2 µs of the 1.7 µs one way.
+//!
 //! `quinn-udp` does the same for more systems; here it costs too much. It asks for a timestamp,
 //! packet information and the traffic class with every datagram and clears 32 message headers before
 //! every receive: 4.4 µs for a spinning 64-byte round trip over loopback where bare sockets take
@@ -20,6 +24,7 @@ use std::io;
 use std::mem::{size_of, size_of_val, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Segments in one datagram given to the kernel; more fail with EINVAL (`UDP_MAX_SEGMENTS` was 64
 /// before Linux 6.9).
@@ -66,6 +71,8 @@ pub(super) struct Udp {
     socket: UdpSocket,
     port: u16,
     receive_buffer: usize,
+    /// Whether what the kernel hands out may be several datagrams.
+    coalescing: AtomicBool,
 }
 
 impl Udp {
@@ -84,14 +91,14 @@ impl Udp {
             }
         }
         // Without coalescing datagrams come one by one, which is all that is lost (Linux < 5.0).
-        let _ = set(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
+        let coalescing = set(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         let sock = socket2::SockRef::from(&socket);
         // The kernel caps both at net.core.{r,w}mem_max without an error.
         sock.set_recv_buffer_size(buffer)?;
         sock.set_send_buffer_size(buffer)?;
         let receive_buffer = sock.recv_buffer_size()?;
         let port = socket.local_addr()?.port();
-        Ok(Self { socket, port, receive_buffer })
+        Ok(Self { socket, port, receive_buffer, coalescing: coalescing.into() })
     }
 
     /// The bare socket, its options kept.
@@ -115,6 +122,22 @@ impl Udp {
         self.socket.as_raw_fd()
     }
 
+    /// Whether what is received may be several datagrams at once.
+    #[inline]
+    pub(super) fn coalesces(&self) -> bool {
+        self.coalescing.load(Ordering::Relaxed)
+    }
+
+    /// Switches coalescing on or off; only whoever receives may. What is in the socket when it is switched off, coalesced,
+    /// is handed out without its segments' size.
+    pub(super) fn coalesce(&self, wanted: bool) {
+        // A kernel without it goes on without.
+        let done = set(self.fd(), libc::SOL_UDP, libc::UDP_GRO, wanted.into()).is_ok();
+        if done {
+            self.coalescing.store(wanted, Ordering::Relaxed);
+        }
+    }
+
     /// Sends `data` as datagrams of `segment` bytes each, the last may be shorter.
     ///
     /// # Errors
@@ -134,7 +157,7 @@ impl Udp {
         loop {
             // SAFETY: sendmsg(2): header, name, vector, data and control live across the call, and
             // it writes to none of them.
-            // Not through the C library's function: see `recv`.
+            // Not through the C library's function: see `recv_many`.
             let sent = unsafe {
                 libc::syscall(
                     libc::SYS_sendmsg,
@@ -157,7 +180,42 @@ impl Udp {
     ///
     /// # Errors
     /// Those of recvmsg(2) other than EAGAIN; EMSGSIZE when the burst did not fit.
+    #[inline]
     pub(super) fn recv(&self, buffer: &mut [u8]) -> io::Result<Option<Burst>> {
+        if self.coalesces() { self.recv_many(buffer) } else { self.recv_one(buffer) }
+    }
+
+    /// [`Udp::recv`] of one datagram.
+    fn recv_one(&self, buffer: &mut [u8]) -> io::Result<Option<Burst>> {
+        let mut name = empty();
+        let mut name_length = size_of_val(&name) as libc::socklen_t;
+        // SAFETY: recvfrom(2): buffer, name and its length live across the call and are exclusively borrowed; their
+        // lengths are given. Not through the C library's function: see `recv_many`.
+        let length = unsafe {
+            libc::syscall(
+                libc::SYS_recvfrom,
+                self.fd(),
+                buffer.as_mut_ptr(),
+                buffer.len(),
+                libc::MSG_DONTWAIT | libc::MSG_TRUNC,
+                &raw mut name,
+                &raw mut name_length,
+            )
+        };
+        if length < 0 {
+            return nothing();
+        }
+        // Never negative here; as long as the datagram was.
+        let length = length as usize;
+        if length > buffer.len() {
+            return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+        }
+        let (source, port) = sender(&name)?;
+        Ok(Some(Burst { length, segment: length.max(1), source, port }))
+    }
+
+    /// [`Udp::recv`] of what may be several datagrams.
+    fn recv_many(&self, buffer: &mut [u8]) -> io::Result<Option<Burst>> {
         let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
         let mut control = Control([0; CONTROL]);
         let mut name = empty();
@@ -172,11 +230,7 @@ impl Udp {
         let length =
             unsafe { libc::syscall(libc::SYS_recvmsg, self.fd(), &raw mut header, libc::MSG_DONTWAIT) };
         if length < 0 {
-            let error = io::Error::last_os_error();
-            return match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
-                _ => Err(error),
-            };
+            return nothing();
         }
         if header.msg_flags & libc::MSG_TRUNC != 0 {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
@@ -269,6 +323,15 @@ impl Control {
             return None;
         }
         usize::try_from(word(16)).ok()
+    }
+}
+
+/// What a receive that failed comes to: often that there is nothing.
+fn nothing() -> io::Result<Option<Burst>> {
+    let error = io::Error::last_os_error();
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+        _ => Err(error),
     }
 }
 
