@@ -38,11 +38,13 @@ const BACKLOG: usize = 4096;
 /// Receives between two that look for a second burst behind a single packet.
 const PROBE_EVERY: u32 = 16;
 
-/// The score at which direct traffic is a crowd: sixteen packets right behind others.
-const CROWDED: u32 = 32;
+/// The score at which direct traffic is a crowd: eight packets right behind others. Four times as many that come
+/// alone make it none.
+const CROWDED: u32 = 8 * TOGETHER;
 
-/// Packets in a row that came alone after which direct traffic is none: a few times what a pause in a stream lets through.
-const LONELY: u32 = 64;
+/// The score of packets that come together, that of one alone being one: a pair in a row, split by the kernel because it is not
+/// to coalesce, costs a few times what coalescing costs one.
+const TOGETHER: u32 = 4;
 
 /// The queue pair of management datagrams.
 const MANAGEMENT: u32 = 1;
@@ -137,10 +139,8 @@ impl Sockets {
 struct Crowd {
     /// Whether the look before this one found something.
     hit: bool,
-    /// Packets that came right behind another, twice, less those that did not.
+    /// Grows with what comes together, and falls with what comes alone.
     score: u32,
-    /// Packets that came alone since others came in a burst.
-    alone: u32,
     /// Whether the socket may still hold what was coalesced before that was switched off.
     doubt: bool,
 }
@@ -150,16 +150,13 @@ impl Crowd {
     #[inline]
     fn found(&mut self, udp: &Udp, packets: usize) {
         let behind = std::mem::replace(&mut self.hit, true);
-        if behind || packets > 1 {
-            self.alone = 0;
-            self.score += 2;
-            if self.score >= CROWDED && !udp.coalesces() {
-                udp.coalesce(true);
-            }
-            self.score = self.score.min(CROWDED);
-        } else {
-            self.alone += 1;
+        if !behind && packets == 1 {
             self.score = self.score.saturating_sub(1);
+            return;
+        }
+        self.score = (self.score + TOGETHER).min(CROWDED);
+        if self.score == CROWDED && !udp.coalesces() {
+            udp.coalesce(true);
         }
     }
 
@@ -168,11 +165,10 @@ impl Crowd {
     fn missed(&mut self, udp: &Udp) {
         self.hit = false;
         self.doubt = false;
-        if self.alone >= LONELY && udp.coalesces() {
+        if self.score == 0 && udp.coalesces() {
             udp.coalesce(false);
             // Something may have come since the look.
             self.doubt = true;
-            self.score = 0;
         }
     }
 }
