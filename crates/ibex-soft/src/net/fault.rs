@@ -129,7 +129,7 @@ impl Injector {
     /// Sends, perhaps later.
     fn leave(&self, wire: &Wire, path: &Path, packets: &mut [u8], segment: usize) {
         match (&self.line, path) {
-            (Some(line), Path::Udp(target, _)) => {
+            (Some(line), Path::Udp(target, ..)) => {
                 wire.capture(path, packets, segment);
                 if !line.enter(Waiting {
                     due: Instant::now() + line.delay,
@@ -165,7 +165,7 @@ impl Injector {
 
 /// Numbers the packets of a batch from 0 again: the ICRC covers the identification that the kernel will give them.
 fn reseal(path: &Path, packets: &mut [u8], segment: usize) {
-    if let Path::Udp(_, flow) = path {
+    if let Path::Udp(_, flow, _) = path {
         for (index, packet) in packets.chunks_mut(segment).enumerate() {
             // At most 64 in a batch.
             flow.seal(index as u16, packet);

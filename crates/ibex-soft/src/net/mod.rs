@@ -14,7 +14,8 @@
 //!   port. One process per address is the *holder* of the RoCE port; it forwards what arrives there
 //!   for others to their slot's socket. When it exits, another takes over.
 //! * Peers on the same address meet over the slot sockets, tell each other their own UDP ports, and
-//!   talk directly from then on. Everybody else is addressed at the RoCE port.
+//!   talk directly from then on, each by a socket connected to the other's port ([`lines`]). Everybody else is
+//!   addressed at the RoCE port.
 //!
 //! * Peers of one user on the same address attach to each other when they learn each other's port, and exchange packets
 //!   through shared memory from then on ([`crate::host`]), as does a process with itself. Packets there have no ICRC.
@@ -38,6 +39,7 @@
 
 mod config;
 mod counters;
+mod crowd;
 mod disarm;
 mod error;
 mod fault;
@@ -45,6 +47,7 @@ mod forward;
 mod holder;
 mod ifaddr;
 mod interest;
+mod lines;
 mod mailbox;
 mod neighbours;
 mod pace;
@@ -60,6 +63,7 @@ mod wire;
 
 pub(crate) use config::{Config, LinkChoice};
 pub(crate) use error::NetError;
+pub(crate) use lines::Line;
 pub(crate) use mailbox::Held;
 pub(crate) use rx::{Received, RxRing, Scan};
 pub(crate) use slot::random;

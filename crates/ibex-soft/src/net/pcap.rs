@@ -66,7 +66,7 @@ impl Capture {
         segment: usize,
     ) {
         match path {
-            super::tx::Path::Udp(target, _) if target.address().ip() != here.ip() => {
+            super::tx::Path::Udp(target, ..) if target.address().ip() != here.ip() => {
                 self.write(from, target.address(), packets, segment, 0);
             }
             // Processes of one address have ports of their own, by which nobody would know RoCE.

@@ -12,6 +12,7 @@ use std::time::Instant;
 use ibex_wire::icrc::Flow;
 use ibex_wire::{Bth, ICRC_LEN};
 
+use super::crowd::{self, Crowd};
 use super::forward::{HEADER, Header, Kind};
 use super::mailbox;
 use super::pace::Pace;
@@ -37,14 +38,6 @@ const BACKLOG: usize = 4096;
 
 /// Receives between two that look for a second burst behind a single packet.
 const PROBE_EVERY: u32 = 16;
-
-/// The score at which direct traffic is a crowd: eight packets right behind others. Four times as many that come
-/// alone make it none.
-const CROWDED: u32 = 8 * TOGETHER;
-
-/// The score of packets that come together, that of one alone being one: a pair in a row, split by the kernel because it is not
-/// to coalesce, costs a few times what coalescing costs one.
-const TOGETHER: u32 = 4;
 
 /// The queue pair of management datagrams.
 const MANAGEMENT: u32 = 1;
@@ -130,46 +123,6 @@ impl Sockets {
         self.quick = self.quick.wrapping_add(1);
         self.hot = self.hot.saturating_sub(1);
         self.hot > 0 || self.quick.is_multiple_of(OTHERS_EVERY)
-    }
-}
-
-/// Whether direct traffic comes one packet at a time, as in a conversation, or crowded: what decides whether the kernel is to
-/// coalesce it, which costs a lone packet more and saves a crowd much.
-#[derive(Debug, Default)]
-struct Crowd {
-    /// Whether the look before this one found something.
-    hit: bool,
-    /// Grows with what comes together, and falls with what comes alone.
-    score: u32,
-    /// Whether the socket may still hold what was coalesced before that was switched off.
-    doubt: bool,
-}
-
-impl Crowd {
-    /// A look found a burst of so many packets.
-    #[inline]
-    fn found(&mut self, udp: &Udp, packets: usize) {
-        let behind = std::mem::replace(&mut self.hit, true);
-        if !behind && packets == 1 {
-            self.score = self.score.saturating_sub(1);
-            return;
-        }
-        self.score = (self.score + TOGETHER).min(CROWDED);
-        if self.score == CROWDED && !udp.coalesces() {
-            udp.coalesce(true);
-        }
-    }
-
-    /// A look found nothing.
-    #[inline]
-    fn missed(&mut self, udp: &Udp) {
-        self.hit = false;
-        self.doubt = false;
-        if self.score == 0 && udp.coalesces() {
-            udp.coalesce(false);
-            // Something may have come since the look.
-            self.doubt = true;
-        }
     }
 }
 
@@ -354,10 +307,11 @@ fn from_own(wire: &Wire, sockets: &mut Sockets, sink: &mut impl FnMut(Datagram<'
     if sockets.crowd.doubt
         && let Some(flow) = &flow
     {
-        burst.segment = segment(flow, &sockets.buffer[..burst.length]);
+        burst.segment = crowd::segment(flow, &sockets.buffer[..burst.length]);
     }
     sockets.crowd.found(wire.own(), burst.length.div_ceil(burst.segment));
     let mut inspector = Inspector::new(wire, flow, 0);
+    inspector.alternative = sockets.crowd.next;
     for sealed in sockets.buffer[..burst.length].chunks(burst.segment) {
         if let Some(packet) = inspector.open(sealed) {
             let slot = qpn::slot(qpn::destination(packet));
@@ -369,20 +323,8 @@ fn from_own(wire: &Wire, sockets: &mut Sockets, sink: &mut impl FnMut(Datagram<'
             }
         }
     }
+    sockets.crowd.next = inspector.expected;
     Some(inspector.finish())
-}
-
-/// Bytes of the first packet of a burst that came without its segments' size: as many as make its ICRC right.
-#[cold]
-fn segment(flow: &Flow, burst: &[u8]) -> usize {
-    let fits = |bytes: &usize| flow.verify(0, &burst[..*bytes]).is_some();
-    let whole = burst.len().max(1);
-    let least = Bth::LEN + ICRC_LEN;
-    if fits(&burst.len()) {
-        return whole;
-    }
-    // Packets and ICRC are whole words.
-    (least..burst.len().min(tx::MAX_PACKET + ICRC_LEN + 1)).step_by(4).find(fits).unwrap_or(whole)
 }
 
 /// One burst from the RoCE port: ours, or to be forwarded.
@@ -517,13 +459,15 @@ struct Inspector<'a> {
     flow: Option<Flow>,
     /// The identification that the next packet's IP header had, if its sender is one like us.
     expected: u16,
+    /// Another one that is no surprise.
+    alternative: u16,
     packets: u64,
     bytes: u64,
 }
 
 impl<'a> Inspector<'a> {
     fn new(wire: &'a Wire, flow: Option<Flow>, expected: u16) -> Self {
-        Self { wire, flow, expected, packets: 0, bytes: 0 }
+        Self { wire, flow, expected, alternative: expected, packets: 0, bytes: 0 }
     }
 
     /// The next packet is number `index` of the burst.
@@ -546,7 +490,8 @@ impl<'a> Inspector<'a> {
         };
         // A sender that counts goes on counting; one that does not sends the same again.
         self.expected = identification.wrapping_add(1);
-        if identification != expected && self.flow_has_identification() {
+        let surprise = identification != expected && identification != self.alternative;
+        if surprise && self.flow_has_identification() {
             self.wire.counters().rx_guessed_ident.add(1);
         }
         self.check(packet)

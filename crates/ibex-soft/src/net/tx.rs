@@ -13,9 +13,10 @@ use std::net::{IpAddr, SocketAddr};
 use ibex_wire::ICRC_LEN;
 use ibex_wire::icrc::Flow;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::forward::{Header, Kind};
+use super::lines::Line;
 use super::qpn;
 use super::udp::{MAX_PAYLOAD, Target};
 use super::wire::Wire;
@@ -55,7 +56,7 @@ pub(super) enum Route {
 /// A route, ready to be used.
 #[derive(Debug, Clone)]
 pub(super) enum Path {
-    Udp(Target, Flow),
+    Udp(Target, Flow, Option<Weak<Line>>),
     Slot(u16),
     Host(Arc<Link>),
     /// There is none: the link is just gone, or the destination's address family is not ours.
@@ -81,6 +82,10 @@ pub(crate) struct TxBatch {
     closed: bool,
     /// Whether a packet was not asked for because its link was full.
     stalled: bool,
+    /// [`super::lines::Lines::changes`] when the path was prepared.
+    changes: u32,
+    /// Whether the path, just prepared, might be a line and there is none.
+    lineless: bool,
 }
 
 impl TxBatch {
@@ -96,6 +101,8 @@ impl TxBatch {
             segment: 0,
             closed: false,
             stalled: false,
+            changes: 0,
+            lineless: false,
         }
     }
 
@@ -109,10 +116,12 @@ impl TxBatch {
     /// If `write` claims more bytes than it was given, or fewer than a BTH.
     pub(crate) fn push(&mut self, wire: &Wire, to: Peer, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
         let route = wire.route(to);
-        if route != self.route {
+        let changes = wire.lines().changes();
+        if route != self.route || changes != self.changes {
             self.flush(wire);
             self.path = Path::new(wire, route);
-            self.route = route;
+            (self.route, self.changes) = (route, changes);
+            self.lineless = matches!((&self.path, route), (Path::Udp(_, _, None), Route::Udp(to)) if wire.may_have_line(to));
         }
         if let Path::Host(_) = &self.path {
             return self.push_record(wire, write);
@@ -133,7 +142,7 @@ impl TxBatch {
             self.flush(wire);
             self.buffer.copy_within(start..start + written, 0);
         }
-        if let Path::Udp(_, flow) = &self.path {
+        if let Path::Udp(_, flow, _) = &self.path {
             // The kernel numbers the segments of a batch from 0; a batch has at most 64.
             flow.seal(self.count as u16, &mut self.buffer[self.end..self.end + length]);
         }
@@ -186,9 +195,17 @@ impl TxBatch {
         std::mem::take(&mut self.stalled)
     }
 
+    /// Whether, since this was last asked, packets were collected for a process to which a line could be opened:
+    /// [`Wire::line`].
+    #[inline]
+    pub(crate) fn take_lineless(&mut self) -> bool {
+        std::mem::take(&mut self.lineless)
+    }
+
     /// Makes it as good as new, for another user: what was not sent is forgotten, and so is a link that is down.
     pub(crate) fn reset(&mut self) {
         (self.count, self.end, self.segment, self.closed, self.stalled) = (0, 0, 0, false, false);
+        self.lineless = false;
         if matches!(&self.path, Path::Host(link) if link.is_down()) {
             (self.route, self.path) = (Route::Slot(0), Path::None);
         }
@@ -217,10 +234,13 @@ impl TxBatch {
 impl Path {
     fn new(wire: &Wire, route: Route) -> Self {
         match route {
-            Route::Udp(address) => match Flow::new(wire.own_address(), address) {
-                Some(flow) => Self::Udp(Target::new(address), flow),
-                None => Self::None,
-            },
+            Route::Udp(address) => {
+                let line = wire.lines().find(address);
+                match Flow::new(line.as_ref().map_or(wire.own_address(), |line| line.from), address) {
+                    Some(flow) => Self::Udp(Target::new(address), flow, line.as_ref().map(Arc::downgrade)),
+                    None => Self::None,
+                }
+            }
             Route::Slot(slot) => Self::Slot(slot),
             Route::Host(id) => wire.host().and_then(|host| host.link(id)).map_or(Self::None, Self::Host),
         }
@@ -262,7 +282,7 @@ pub(super) fn transmit(wire: &Wire, path: &Path, packets: &mut [u8], segment: us
         wire.warm();
     }
     let result = match path {
-        Path::Udp(target, flow) => match patiently(|| wire.own().send(target, packets, segment)) {
+        Path::Udp(target, flow, line) => match send(wire, target, line.as_ref(), packets, segment) {
             Err(error) if count > 1 && matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => {
                 // A route without segmentation: from now on one by one, and these once more.
                 wire.stop_segmenting();
@@ -304,6 +324,26 @@ pub(super) fn transmit(wire: &Wire, path: &Path, packets: &mut [u8], segment: us
         }
         Err(_) => counters.tx_dropped.add(count as u64),
     }
+}
+
+/// Sends by the line, or else by our own socket.
+fn send(
+    wire: &Wire,
+    target: &Target,
+    line: Option<&Weak<Line>>,
+    packets: &mut [u8],
+    segment: usize,
+) -> io::Result<()> {
+    let Some(line) = line else { return patiently(|| wire.own().send(target, packets, segment)) };
+    if let Some(line) = line.upgrade() {
+        return patiently(|| line.udp.send(target, packets, segment));
+    }
+    // It has ended since these were sealed for it.
+    let flow = Flow::new(wire.own_address(), target.address()).ok_or(io::ErrorKind::Unsupported)?;
+    for (index, packet) in packets.chunks_mut(segment).enumerate() {
+        flow.seal(index as u16, packet);
+    }
+    patiently(|| wire.own().send(target, packets, segment))
 }
 
 /// Tries again a few times while the socket buffer, or the receiver's queue, is full.

@@ -73,6 +73,8 @@ pub(super) struct Udp {
     receive_buffer: usize,
     /// Whether what the kernel hands out may be several datagrams.
     coalescing: AtomicBool,
+    /// Whether it sends to one address only.
+    connected: bool,
 }
 
 impl Udp {
@@ -84,12 +86,7 @@ impl Udp {
         let socket = UdpSocket::bind(address)?;
         socket.set_nonblocking(true)?;
         let fd = socket.as_raw_fd();
-        match address {
-            SocketAddr::V4(_) => set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?,
-            SocketAddr::V6(_) => {
-                set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
-            }
-        }
+        do_not_fragment(fd, address)?;
         // Without coalescing datagrams come one by one, which is all that is lost (Linux < 5.0).
         let coalescing = set(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         let sock = socket2::SockRef::from(&socket);
@@ -98,7 +95,26 @@ impl Udp {
         sock.set_send_buffer_size(buffer)?;
         let receive_buffer = sock.recv_buffer_size()?;
         let port = socket.local_addr()?.port();
-        Ok(Self { socket, port, receive_buffer, coalescing: coalescing.into() })
+        Ok(Self { socket, port, receive_buffer, coalescing: coalescing.into(), connected: false })
+    }
+
+    /// A socket of `address` (port 0: any) that only sends, to `to`, and asks for `buffer` bytes: the kernel looks up the way
+    /// once, not with each datagram, which over loopback saves 0.1 us of 0.7. It numbers what it sends by IPv4 from a random
+    /// start.
+    ///
+    /// # Errors
+    /// Those of bind(2) and connect(2).
+    pub(super) fn connect(address: SocketAddr, to: SocketAddr, buffer: usize) -> io::Result<Self> {
+        let socket = UdpSocket::bind(address)?;
+        socket.set_nonblocking(true)?;
+        do_not_fragment(socket.as_raw_fd(), address)?;
+        socket.connect(to)?;
+        let sock = socket2::SockRef::from(&socket);
+        sock.set_send_buffer_size(buffer)?;
+        // Nobody receives; the kernel raises it to its least.
+        sock.set_recv_buffer_size(0)?;
+        let port = socket.local_addr()?.port();
+        Ok(Self { socket, port, receive_buffer: 0, coalescing: false.into(), connected: true })
     }
 
     /// The bare socket, its options kept.
@@ -138,41 +154,75 @@ impl Udp {
         }
     }
 
-    /// Sends `data` as datagrams of `segment` bytes each, the last may be shorter.
+    /// Sends `data` as datagrams of `segment` bytes each, the last may be shorter; `to` is who it is connected to, if it is.
     ///
     /// # Errors
     /// Those of sendmsg(2); `WouldBlock` when the send buffer is full, EIO or EINVAL when the route
     /// cannot segment.
     pub(super) fn send(&self, to: &Target, data: &[u8], segment: usize) -> io::Result<()> {
-        let mut vector = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
-        let mut control = Control([0; CONTROL]);
-        let mut header = message(&mut vector);
-        header.msg_name = (&raw const to.storage).cast_mut().cast();
-        header.msg_namelen = to.length;
-        if segment < data.len() {
-            let size = u16::try_from(segment).map_err(|_| io::ErrorKind::InvalidInput)?;
-            header.msg_controllen = control.put(libc::SOL_UDP, libc::UDP_SEGMENT, size);
-            header.msg_control = (&raw mut control).cast();
-        }
+        let mut refused = false;
         loop {
-            // SAFETY: sendmsg(2): header, name, vector, data and control live across the call, and
-            // it writes to none of them.
-            // Not through the C library's function: see `recv_many`.
-            let sent = unsafe {
-                libc::syscall(
-                    libc::SYS_sendmsg,
-                    self.fd(),
-                    &raw const header,
-                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-                )
+            let sent = if segment < data.len() {
+                let size = u16::try_from(segment).map_err(|_| io::ErrorKind::InvalidInput)?;
+                self.send_many(to, data, size)
+            } else {
+                self.send_one(to, data)
             };
             if sent >= 0 {
                 return Ok(());
             }
             let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
+            match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                // What became of an earlier one; this one has not been sent.
+                io::ErrorKind::ConnectionRefused if self.connected && !refused => refused = true,
+                _ => return Err(error),
             }
+        }
+    }
+
+    /// The name of a destination as the kernel is to have it.
+    fn name(&self, to: &Target) -> (*const libc::sockaddr_in6, libc::socklen_t) {
+        if self.connected { (std::ptr::null(), 0) } else { (&raw const to.storage, to.length) }
+    }
+
+    /// sendto(2) of one datagram.
+    fn send_one(&self, to: &Target, data: &[u8]) -> libc::c_long {
+        let (name, length) = self.name(to);
+        // SAFETY: sendto(2): data and name live across the call, their lengths are given, and it writes to neither; no
+        // name has no length. Not through the C library's function: see `recv_many`.
+        unsafe {
+            libc::syscall(
+                libc::SYS_sendto,
+                self.fd(),
+                data.as_ptr(),
+                data.len(),
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                name,
+                length,
+            )
+        }
+    }
+
+    /// sendmsg(2) of datagrams of `size` bytes each.
+    fn send_many(&self, to: &Target, data: &[u8], size: u16) -> libc::c_long {
+        let mut vector = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+        let mut control = Control([0; CONTROL]);
+        let mut header = message(&mut vector);
+        let (name, length) = self.name(to);
+        header.msg_name = name.cast_mut().cast();
+        header.msg_namelen = length;
+        header.msg_controllen = control.put(libc::SOL_UDP, libc::UDP_SEGMENT, size);
+        header.msg_control = (&raw mut control).cast();
+        // SAFETY: sendmsg(2): header, name, vector, data and control live across the call, and it writes to none of
+        // them. Not through the C library's function: see `recv_many`.
+        unsafe {
+            libc::syscall(
+                libc::SYS_sendmsg,
+                self.fd(),
+                &raw const header,
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
         }
     }
 
@@ -363,6 +413,14 @@ fn sender(name: &libc::sockaddr_in6) -> io::Result<(IpAddr, u16)> {
         libc::AF_INET => Ok((Ipv4Addr::from(name.sin6_flowinfo.to_ne_bytes()).into(), port)),
         libc::AF_INET6 => Ok((Ipv6Addr::from(name.sin6_addr.s6_addr).into(), port)),
         _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Sets "don't fragment", and believes no ICMP message about the path.
+fn do_not_fragment(fd: RawFd, address: SocketAddr) -> io::Result<()> {
+    match address {
+        SocketAddr::V4(_) => set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE),
+        SocketAddr::V6(_) => set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE),
     }
 }
 

@@ -20,6 +20,7 @@ use super::fault::Injector;
 use super::forward::{HEADER, Header, Kind, Names};
 use super::holder::Election;
 use super::interest::Interest;
+use super::lines::{Line, Lines};
 use super::mailbox::Mailboxes;
 use super::pcap::Capture;
 use super::qpn;
@@ -57,6 +58,7 @@ pub(crate) struct Wire {
     mailboxes: Arc<Mailboxes>,
     election: Election,
     known: Box<[Known]>,
+    lines: Lines,
     mtu: usize,
     segmenting: AtomicBool,
     injector: Option<Mutex<Injector>>,
@@ -111,6 +113,7 @@ impl Wire {
             interest,
             names,
             known: (0..qpn::SLOTS).map(|_| Known::default()).collect(),
+            lines: Lines::default(),
             mtu,
             segmenting: AtomicBool::new(true),
             injector: match config.faults.any() {
@@ -318,6 +321,26 @@ impl Wire {
         let mut address = self.own_address;
         address.set_port(port);
         address
+    }
+
+    /// A line to the process of a queue pair, if packets for it go to its port; it lasts as long as somebody keeps it. The
+    /// batch that asked for it uses it from then on.
+    pub(crate) fn line(&self, to: Peer) -> Option<Arc<Line>> {
+        match self.route(to) {
+            Route::Udp(address) if self.may_have_line(address) => {
+                self.lines.open(self.own_address, address, self.config.buffer)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether there may be a line to `address`: another process of ours. Delayed packets all leave by our own socket.
+    pub(super) fn may_have_line(&self, address: SocketAddr) -> bool {
+        address.ip() == self.address() && address.port() != self.config.port && self.injector.is_none()
+    }
+
+    pub(super) fn lines(&self) -> &Lines {
+        &self.lines
     }
 
     pub(super) fn route(&self, to: Peer) -> Route {

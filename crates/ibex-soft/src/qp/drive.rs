@@ -208,6 +208,9 @@ impl Qp {
         while tx.push(&nic.wire, peer, |buf| {
             proto.poll_transmit(now, &mut hands, buf).map_or(0, |packet| packet.len)
         }) {}
+        if tx.take_lineless() {
+            inner.line = nic.wire.line(peer);
+        }
         if tx.take_stalled() {
             inner.stalled = nic.stall(now, self.num);
         }

@@ -48,7 +48,7 @@ use crate::device::{AsyncEvent, AsyncQueue, Limits};
 use crate::event::Unacked;
 use crate::memory;
 use crate::mr::{MrTable, PdNumber, access};
-use crate::net::Peer;
+use crate::net::{Line, Peer};
 use crate::nic::{Nic, Timer};
 use crate::srq::Srq;
 
@@ -122,6 +122,8 @@ pub(crate) struct Inner {
     /// In SQD: requests begun have not finished yet.
     draining: bool,
     peer: Option<Peer>,
+    /// Kept for the packets to its peer, if they go by UDP to another process of this host.
+    line: Option<Arc<Line>>,
     /// The memory of its peer, if that is another process of this host.
     far: far::Far,
     /// The link to it.
@@ -168,6 +170,7 @@ impl Qp {
             last_wqe_told: false,
             draining: false,
             peer: None,
+            line: None,
             far: far::Far::default(),
             lane: express::Lane::default(),
             packets: 0,
@@ -276,6 +279,7 @@ impl Qp {
         if let (true, Some(address)) = (mask.contains(IBV_QP_AV), address) {
             let peer = Peer { address, qpn: inner.attr.dest_qp_num };
             inner.peer = Some(peer);
+            inner.line = None;
             self.find_mate(nic, peer);
             self.forget_far(inner);
             nic.wire.hello(peer);
@@ -294,6 +298,7 @@ impl Qp {
         inner.recv.clear();
         (inner.last_wqe_told, inner.draining) = (false, false);
         inner.peer = None;
+        inner.line = None;
         self.forget_mate();
         self.forget_far(inner);
         *inner.attr = ibv_qp_attr { cap: inner.attr.cap, ..Default::default() };

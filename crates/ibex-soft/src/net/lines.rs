@@ -1,0 +1,130 @@
+//! Connected sockets to other processes of this address: lines.
+//!
+//! Owns which processes have one: those that queue pairs of ours send to by UDP and keep it for. A line only sends: everything is received by the link's own socket, to which the sender's port
+//! is but a part of what the ICRC covers. A connected IPv4 socket numbers its datagrams from a random start, which the ICRC
+//! covers, too, and neither end can see: on a line both compute it as though the numbers were 0, 1, 2, … within each batch, as
+//! they are without. What travels so is between two ports of this device, on one address, and never seen by a device that knows
+//! better; for all others there is the unconnected socket.
+//!
+//! A forked child may keep its copies: they hold up nobody, having no name that anybody knows.
+//!
+//! Read first: connect(2) on datagram sockets, udp(7).
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::udp::Udp;
+
+/// Lines at most, which bounds descriptors; what goes to other processes goes without.
+const MOST: usize = 64;
+
+/// A socket that sends to one process; it lasts as long as a queue pair keeps it.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(super) udp: Udp,
+    /// Its own address.
+    pub(super) from: SocketAddr,
+    to: SocketAddr,
+    changes: Arc<AtomicU32>,
+}
+
+/// The lines there are.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    lines: Mutex<Vec<Weak<Line>>>,
+    /// How often there was one more or one less, wrapping.
+    changes: Arc<AtomicU32>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Lines {
+    /// A number that is another one when lines have come or gone.
+    #[inline]
+    pub(super) fn changes(&self) -> u32 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// The line to `to`, if there is one.
+    pub(super) fn find(&self, to: SocketAddr) -> Option<Arc<Line>> {
+        find(&self.lines.lock().unwrap_or_else(PoisonError::into_inner), to)
+    }
+
+    /// The line to `to`, made from `address` if there is none yet, asking for `buffer` bytes. `None` if there are too many, or
+    /// none can be made.
+    pub(super) fn open(&self, mut address: SocketAddr, to: SocketAddr, buffer: usize) -> Option<Arc<Line>> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = find(&lines, to) {
+            return Some(line);
+        }
+        lines.retain(|line| line.strong_count() > 0);
+        if lines.len() == MOST {
+            return None;
+        }
+        address.set_port(0);
+        let udp = Udp::connect(address, to, buffer).ok()?;
+        address.set_port(udp.port());
+        let line = Arc::new(Line { udp, from: address, to, changes: self.changes.clone() });
+        lines.push(Arc::downgrade(&line));
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        Some(line)
+    }
+}
+
+fn find(lines: &[Weak<Line>], to: SocketAddr) -> Option<Arc<Line>> {
+    lines.iter().filter_map(Weak::upgrade).find(|line| line.to == to)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
+
+    use super::super::udp::Target;
+    use super::*;
+
+    fn local(port: u16) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, port).into()
+    }
+
+    #[test]
+    fn a_line_is_shared_and_lasts_as_long_as_it_is_kept_and_their_number_is_bounded() {
+        let lines = Lines::default();
+        let open = |port| lines.open(local(0), local(port), 1 << 16);
+        assert!(lines.find(local(9)).is_none());
+        let first = open(9).unwrap();
+        let changes = lines.changes();
+        assert!(
+            Arc::ptr_eq(&first, &open(9).unwrap()) && Arc::ptr_eq(&first, &lines.find(local(9)).unwrap())
+        );
+        assert_eq!(changes, lines.changes());
+        drop(first);
+        assert!(lines.find(local(9)).is_none());
+        assert_ne!(changes, lines.changes());
+        let kept: Vec<_> = (100..200).filter_map(open).collect();
+        assert_eq!(kept.len(), MOST);
+        drop(kept);
+        assert!(open(300).is_some());
+    }
+
+    #[test]
+    fn a_peer_that_was_away_is_reached_again() {
+        let peer = UdpSocket::bind(local(0)).unwrap();
+        let to = peer.local_addr().unwrap();
+        let lines = Lines::default();
+        let line = lines.open(local(0), to, 1 << 16).unwrap();
+        let send = |byte: u8| line.udp.send(&Target::new(to), &[byte], 1);
+        drop(peer);
+        // The kernel tells of the first at the second, which is sent nevertheless.
+        (1..=3).for_each(|byte| send(byte).unwrap());
+        let peer = UdpSocket::bind(to).unwrap();
+        send(4).unwrap();
+        let mut byte = [0];
+        assert_eq!(peer.recv_from(&mut byte).unwrap(), (1, line.from));
+        assert_eq!(byte, [4]);
+    }
+}
