@@ -127,8 +127,10 @@ impl Machine<'_> {
         // The guest's own bound is a little later, so that the host's message is the one seen.
         // `no_timer_check`: on a crowded host the emulated timer may not tick during the few milliseconds in which the
         // kernel watches for it, and it would panic.
+        // `tsc=reliable`: the emulated counters are one and the same; without it the kernel reads another clock, in a system
+        // call, which no real machine does.
         let cmdline = format!(
-            "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check ibex.mark={} ibex.limit={}",
+            "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable ibex.mark={} ibex.limit={}",
             self.word,
             self.limit.as_secs() + 30
         );

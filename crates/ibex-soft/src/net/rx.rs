@@ -172,6 +172,8 @@ pub(super) fn recv(
     total.sockets = true;
     if found.packets > 0 {
         sockets.pace.warm();
+    } else {
+        sockets.pace.in_vain();
     }
     total.add(found);
     if scan == Scan::Full && total.packets == 0 {
