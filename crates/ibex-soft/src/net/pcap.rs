@@ -8,9 +8,10 @@
 //! Read first: pcap-savefile(5), RFC 791, RFC 768, RFC 8200.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ibex_wire::ICRC_LEN;
@@ -29,6 +30,8 @@ const UDP_HEADER: usize = 8;
 #[derive(Debug)]
 pub(super) struct Capture {
     file: File,
+    /// Whether it could not be written to any more.
+    ended: AtomicBool,
 }
 
 impl Capture {
@@ -53,7 +56,7 @@ impl Capture {
             file.write_all(&header)?;
         }
         file.unlock()?;
-        Ok(Self { file })
+        Ok(Self { file, ended: AtomicBool::new(false) })
     }
 
     /// Writes what is sent along `path`, to a queue pair of the address `here` unless the path has one of its own.
@@ -88,6 +91,9 @@ impl Capture {
 
     /// Writes sealed packets of `segment` bytes each, the last perhaps shorter, numbered from `first`.
     pub(super) fn write(&self, from: SocketAddr, to: SocketAddr, packets: &[u8], segment: usize, first: u16) {
+        if self.ended.load(Ordering::Relaxed) {
+            return;
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut out = Vec::with_capacity(packets.len() + 128 * packets.len().div_ceil(segment.max(1)));
         for (index, packet) in packets.chunks(segment.max(1)).enumerate() {
@@ -102,8 +108,31 @@ impl Capture {
             out[start + 8..start + 12].copy_from_slice(&length);
             out[start + 12..start + 16].copy_from_slice(&length);
         }
-        // A full disk ends the capture and nothing else.
-        let _ = (&self.file).write_all(&out);
+        // A full disk ends the capture, and nothing else.
+        if let Err(error) = self.append(&out)
+            && !self.ended.swap(true, Ordering::Relaxed)
+        {
+            eprintln!("ibex-soft: the capture of IBEX_SOFT_PCAP ends here: {error}");
+        }
+    }
+
+    /// Writes all of `records`, or nothing.
+    fn append(&self, records: &[u8]) -> io::Result<()> {
+        let written = loop {
+            match (&self.file).write(records) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                written => break written?,
+            }
+        };
+        if written == records.len() {
+            return Ok(());
+        }
+        // A part of a packet would be taken for a damaged file. Nothing of other processes is behind it, or it stays.
+        let end = (&self.file).stream_position()?;
+        if self.file.metadata()?.len() == end {
+            self.file.set_len(end.saturating_sub(written as u64))?;
+        }
+        Err(io::ErrorKind::StorageFull.into())
     }
 }
 
@@ -184,6 +213,17 @@ mod tests {
         let pseudo = [&out[12..20], &[0, 17, 0, 11]].concat();
         assert_eq!(checksum(&[&pseudo, &out[20..]]), 0, "and so does UDP's");
         assert_eq!(&out[28..], &[1, 2, 3]);
+    }
+
+    #[test]
+    fn a_full_disk_ends_a_capture() {
+        let file = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let capture = Capture { file, ended: AtomicBool::new(false) };
+        let (from, to) = ("[::1]:50000".parse().unwrap(), "[::1]:4791".parse().unwrap());
+        for _ in 0..2 {
+            capture.write(from, to, &[7; 25], 10, 0);
+            assert!(capture.ended.load(Ordering::Relaxed));
+        }
     }
 
     #[test]
