@@ -451,7 +451,7 @@ impl Requester {
         let asked = if from < self.high { from } else { NEVER };
         self.nxt += packets;
         self.data_in_flight.push_back(Piece::new(from, end, asked, now));
-        self.since_ack = 0;
+        (self.since_ack, self.messages_unasked) = (0, 0);
         Ok(Some(Transmit { len, more: false }))
     }
 
@@ -498,7 +498,7 @@ impl Requester {
         self.cur = 0;
         self.data_before = 0;
         self.data_in_flight.clear();
-        self.since_ack = 0;
+        (self.since_ack, self.messages_unasked) = (0, 0);
         self.retry.disarm();
         self.recovery.on_go_back();
         self.early.on_go_back();

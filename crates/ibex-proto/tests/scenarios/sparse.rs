@@ -140,3 +140,27 @@ fn a_queue_half_full_asks() {
     }
     assert_eq!(log.count(|seen| seen.ack_req), 2);
 }
+
+/// With one retry only: what a timeout sends again is not to wait for the next.
+#[test]
+fn what_is_sent_again_asks() {
+    let tuning = Tuning { sparse_acks: 8, ..Tuning::default() };
+    let mut world = pair(EndConfig {
+        tuning,
+        sq_depth: 256,
+        timeout: Some(50_000_000),
+        retry: Some(1),
+        ..EndConfig::default()
+    });
+    send(&mut world, true);
+    world.run(SOON);
+    let away_until = world.now + 50_000_000;
+    watch(&mut world, move |seen| if seen.now < away_until { Fate::Drop } else { Fate::Pass });
+    for _ in 0..3 {
+        send(&mut world, false);
+    }
+    world.run(SOON);
+    let counters = world.ends[A].qp.counters();
+    assert_eq!((done(&world), counters.timeouts), (4, 1));
+    assert_eq!(world.ends[B].recvs().len(), 4, "each once");
+}

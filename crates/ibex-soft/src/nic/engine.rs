@@ -251,14 +251,16 @@ impl Nic {
         };
         let now = self.now();
         let Engine { tx, owing, .. } = &mut *engine;
-        // What peers did not ask to have acknowledged is to be told, too. Each is looked at once: who is in use just now
-        // is on the list.
+        // What peers did not ask to have acknowledged is to be told, too.
+        let mut missed = false;
         for qp in qps.iter() {
-            if let Some(mut inner) = qp.try_lock() {
-                inner.owe_all();
-                qp.pay(self, &mrs, &mut inner, tx, now);
-                tx.flush(&self.wire);
-            }
+            let Some(mut inner) = qp.try_lock() else {
+                missed = true;
+                continue;
+            };
+            inner.owe_all();
+            qp.pay(self, &mrs, &mut inner, tx, now);
+            tx.flush(&self.wire);
         }
         owing.retain(|qp| match qp.try_lock() {
             Some(mut inner) => {
@@ -268,7 +270,7 @@ impl Nic {
             }
             None => true,
         });
-        owing.is_empty()
+        !missed && owing.is_empty()
     }
 
     /// Looks at every queue pair, and every completion queue with an event held back, whose time has come.

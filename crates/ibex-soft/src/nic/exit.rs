@@ -34,3 +34,7 @@ pub(super) extern "C" fn at_exit() {
         }
     });
 }
+
+#[cfg(test)]
+#[path = "exit_tests.rs"]
+mod tests;
