@@ -268,6 +268,27 @@ fn a_process_of_another_user_stays_on_the_wire() {
     });
 }
 
+/// Once the socket for a peer was made wherever the thread that posted was.
+#[test]
+fn a_thread_that_went_into_another_namespace_reaches_its_peer() {
+    apart("a_thread_that_went_into_another_namespace_reaches_its_peer", || {
+        if c!(libc::geteuid()) != 0 {
+            println!("skipped: only root can start a process of another user, and make a namespace");
+            return;
+        }
+        let bench = Bench::new();
+        // Of another user, so that it is met on the wire.
+        let mut worker = Worker::start(&[("IBEX_TEST_UID", "65534")]);
+        let pair = bench.connect(&mut worker);
+        assert_eq!(c!(libc::unshare(libc::CLONE_NEWNET)), 0, "unshare");
+        let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        assert!(up.expect("iproute2").success());
+        for size in [1, 64, 4096, HALF] {
+            bench.talk(&mut worker, &pair, size);
+        }
+    });
+}
+
 #[test]
 fn a_killed_peer_ends_its_own_connections_only() {
     apart("a_killed_peer_ends_its_own_connections_only", || {

@@ -55,9 +55,15 @@ impl Lines {
         find(&self.lines.lock().unwrap_or_else(PoisonError::into_inner), to)
     }
 
-    /// The line to `to`, made from `address` if there is none yet, asking for `buffer` bytes. `None` if there are too many, or
-    /// none can be made.
-    pub(super) fn open(&self, mut address: SocketAddr, to: SocketAddr, buffer: usize) -> Option<Arc<Line>> {
+    /// The line to `to`, made from the `address` of `own` if there is none yet, asking for `buffer` bytes. `None` if there are
+    /// too many, or none can be made.
+    pub(super) fn open(
+        &self,
+        own: &Udp,
+        mut address: SocketAddr,
+        to: SocketAddr,
+        buffer: usize,
+    ) -> Option<Arc<Line>> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(line) = find(&lines, to) {
             return Some(line);
@@ -68,6 +74,10 @@ impl Lines {
         }
         address.set_port(0);
         let udp = Udp::connect(address, to, buffer).ok()?;
+        // A thread of the program's may have gone into another namespace since, where `to` is somebody else, or nobody.
+        if udp.network() != own.network() {
+            return None;
+        }
         address.set_port(udp.port());
         let line = Arc::new(Line { udp, from: address, to, changes: self.changes.clone() });
         lines.push(Arc::downgrade(&line));
@@ -94,7 +104,8 @@ mod tests {
     #[test]
     fn a_line_is_shared_and_lasts_as_long_as_it_is_kept_and_their_number_is_bounded() {
         let lines = Lines::default();
-        let open = |port| lines.open(local(0), local(port), 1 << 16);
+        let own = Udp::bind(local(0), 1 << 16).unwrap();
+        let open = |port| lines.open(&own, local(0), local(port), 1 << 16);
         assert!(lines.find(local(9)).is_none());
         let first = open(9).unwrap();
         let changes = lines.changes();
@@ -116,7 +127,8 @@ mod tests {
         let peer = UdpSocket::bind(local(0)).unwrap();
         let to = peer.local_addr().unwrap();
         let lines = Lines::default();
-        let line = lines.open(local(0), to, 1 << 16).unwrap();
+        let own = Udp::bind(local(0), 1 << 16).unwrap();
+        let line = lines.open(&own, local(0), to, 1 << 16).unwrap();
         let send = |byte: u8| line.udp.send(&Target::new(to), &[byte], 1);
         drop(peer);
         // The kernel tells of the first at the second, which is sent nevertheless.

@@ -26,6 +26,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Of asm-generic/socket.h.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
 /// Segments in one datagram given to the kernel; more fail with EINVAL (`UDP_MAX_SEGMENTS` was 64
 /// before Linux 6.9).
 pub(super) const MAX_SEGMENTS: usize = 64;
@@ -291,6 +294,23 @@ impl Udp {
         let segment = segment.filter(|&size| size > 0).unwrap_or(length.max(1));
         let (source, port) = sender(&name)?;
         Ok(Some(Burst { length, segment, source, port }))
+    }
+
+    /// A number that sockets of one network namespace share, and no others; 0 if the kernel has none (Linux < 5.14).
+    pub(super) fn network(&self) -> u64 {
+        let mut cookie = 0u64;
+        let mut length = size_of_val(&cookie) as libc::socklen_t;
+        // SAFETY: getsockopt(2): `cookie` and `length` live across the call; at most `length` bytes are written.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd(),
+                libc::SOL_SOCKET,
+                SO_NETNS_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut length,
+            )
+        };
+        if result == 0 { cookie } else { 0 }
     }
 
     /// Datagrams dropped so far because the receive buffer was full.

@@ -328,7 +328,7 @@ impl Wire {
     pub(crate) fn line(&self, to: Peer) -> Option<Arc<Line>> {
         match self.route(to) {
             Route::Udp(address) if self.may_have_line(address) => {
-                self.lines.open(self.own_address, address, self.config.buffer)
+                self.lines.open(self.own(), self.own_address, address, self.config.buffer)
             }
             _ => None,
         }
