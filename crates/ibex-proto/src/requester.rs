@@ -284,9 +284,20 @@ impl Requester {
             }
             return false;
         }
+        let told = entry.wqe.signaled;
         self.cur += 1;
         self.finish_local(out);
+        if told && self.cur > 0 {
+            self.hurry();
+        }
         true
+    }
+
+    /// Somebody waits for what is outstanding: asks for it at once if the last message did not.
+    fn hurry(&mut self) {
+        if self.messages_unasked > 0 && self.una < self.high {
+            self.retry.probe_at_once();
+        }
     }
 
     /// Completes local operations that nothing is before any more.
@@ -386,6 +397,8 @@ impl Requester {
             && self.prompt == 0
             && self.sq.len() <= self.sparse_depth
             && self.drain_at.is_none()
+            // A local operation behind it completes when it is acknowledged.
+            && self.sq.get(self.cur + 1).is_none_or(|next| !next.wqe.op.is_local())
             // Without one, only the timeout would notice that it was lost.
             && self.retry.probes()
     }
@@ -561,6 +574,7 @@ impl Requester {
     pub(crate) fn begin_drain(&mut self) {
         let begun = self.sq.iter().take_while(|entry| entry.first < self.high).last();
         self.drain_at = Some(begun.map_or(self.una, |entry| entry.end));
+        self.hurry();
     }
 
     /// Whether everything begun before SQD has finished.

@@ -121,6 +121,13 @@ impl Retry {
         self.probe = now.saturating_add(self.probe_wait(self.probe_after / HASTE));
     }
 
+    /// An answer is waited for that nobody has asked for: the probe that would come is due at once.
+    pub(crate) fn probe_at_once(&mut self) {
+        if self.probe != NEVER {
+            self.probe = 0;
+        }
+    }
+
     /// Whether it is time for a probe. If so the next one waits longer.
     pub(crate) fn probe_due(&mut self, now: Nanos) -> bool {
         let due = self.probe <= now;

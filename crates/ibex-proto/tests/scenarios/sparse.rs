@@ -1,8 +1,8 @@
 //! Messages without a completion: acknowledged together, and none of them forgotten.
 
 use ibex_proto::sim::{EndConfig, Fate, World};
-use ibex_proto::{SendOp, SendWqe, Tuning, WcStatus};
-use ibex_wire::Opcode;
+use ibex_proto::{RemoteAccess, SendOp, SendWqe, Tuning, WcStatus};
+use ibex_wire::{Opcode, Rkey};
 
 use crate::util::*;
 
@@ -163,4 +163,37 @@ fn what_is_sent_again_asks() {
     let counters = world.ends[A].qp.counters();
     assert_eq!((done(&world), counters.timeouts), (4, 1));
     assert_eq!(world.ends[B].recvs().len(), 4, "each once");
+}
+
+/// Once the local operation, which completes behind the message, waited for a probe.
+#[test]
+fn a_local_operation_behind_a_message_does_not_wait_for_a_probe() {
+    for together in [true, false] {
+        let mut world = sparse();
+        let before = world.now;
+        world.recv(B, 8);
+        let op = SendOp::Send { imm: None, inv: None };
+        let wqe = SendWqe { cookie: 0, op, len: 8, signaled: false, fence: false, solicited: false };
+        world.try_post(A, wqe, pattern(8)).expect("room");
+        if !together {
+            world.drain();
+        }
+        let rkey = Rkey(0x70);
+        world.ends[A].host.expose(rkey, 0, 64, RemoteAccess::ALL);
+        world.post(A, SendOp::LocalInv { rkey }, Vec::new());
+        world.run(SOON);
+        assert_eq!(done(&world), 3);
+        assert!(world.now - before < 1_000_000, "{} ns, together: {together}", world.now - before);
+    }
+}
+
+#[test]
+fn a_queue_that_drains_does_not_wait_for_a_probe() {
+    let mut world = sparse();
+    let before = world.now;
+    send(&mut world, false);
+    world.ends[A].qp.to_sqd(true).expect("from RTS");
+    world.run(SOON);
+    assert_eq!(done(&world), 2);
+    assert!(world.now - before < 1_000_000, "{} ns", world.now - before);
 }
