@@ -126,6 +126,13 @@ impl TxBatch {
         if let Path::Host(_) = &self.path {
             return self.push_record(wire, write);
         }
+        if let Path::Slot(slot) = self.path
+            && self.count == 0
+            && wire.awaits_port(slot)
+        {
+            self.stalled = true;
+            return false;
+        }
         if self.closed || self.count == wire.max_segments() || self.end + self.segment > MAX_PAYLOAD {
             self.flush(wire);
         }

@@ -35,6 +35,13 @@ use crate::oneside::{OneSide, View};
 /// and a slot socket queues only ten datagrams by default (`net.unix.max_dgram_qlen`).
 const ASK_AGAIN_MS: u32 = 1;
 
+/// Datagrams that go to a slot's socket before packets wait for the answer: it takes ten, from whoever sends.
+const AHEAD: u32 = 4;
+
+/// How long packets wait for the answer, milliseconds: a process that has lost the processor is back within a few of the
+/// scheduler's slices. After that they go to the slot's socket, which keeps a few.
+const ANSWER_MS: u32 = 20;
+
 /// What is known about one slot of this address.
 #[derive(Debug, Default)]
 struct Known {
@@ -42,8 +49,20 @@ struct Known {
     port: AtomicU16,
     /// When its port was asked for last, milliseconds of the link's age plus one, 0 for never.
     asked: AtomicU32,
+    /// Datagrams sent to its socket since.
+    by_slot: AtomicU32,
+    /// When packets began to wait for the answer, in the same way, 0 if none do.
+    awaited: AtomicU32,
     /// The link to its process, 0 if there is none.
     link: AtomicU32,
+}
+
+impl Known {
+    /// Its port is known, or has to be asked for anew.
+    fn not_awaited(&self) {
+        self.by_slot.store(0, Ordering::Relaxed);
+        self.awaited.store(0, Ordering::Relaxed);
+    }
 }
 
 /// An open wire link. Shared by reference between all threads; closing is dropping.
@@ -472,6 +491,7 @@ impl Wire {
         if port == 0 || port == self.own.port() || self.is_own(slot) {
             return;
         }
+        self.known[usize::from(slot)].not_awaited();
         if self.known[usize::from(slot)].port.swap(port, Ordering::Relaxed) != port {
             self.counters.learned.add(1);
         }
@@ -546,6 +566,7 @@ impl Wire {
                 self.counters.detached.add(1);
                 for known in self.known.iter().filter(|known| known.link.load(Ordering::Relaxed) == link) {
                     known.link.store(0, Ordering::Relaxed);
+                    known.not_awaited();
                     // Gone, or to be met anew.
                     let _ = known.port.compare_exchange(port, 0, Ordering::Relaxed, Ordering::Relaxed);
                 }
@@ -557,14 +578,45 @@ impl Wire {
     /// Forgets the port of a slot that nobody owns any more.
     fn unlearn(&self, slot: u16) {
         if !self.is_own(slot) && self.known[usize::from(slot)].port.swap(0, Ordering::Relaxed) != 0 {
+            self.known[usize::from(slot)].not_awaited();
             self.counters.forgotten.add(1);
         }
     }
 
+    /// Whether packets for `slot`, whose port is not known, should wait for the answer of its owner, who is asked if need be,
+    /// and not go to its socket: of many sent at once, as datagram services do, most would find that full.
+    pub(super) fn awaits_port(&self, slot: u16) -> bool {
+        let known = &self.known[usize::from(slot)];
+        if known.by_slot.fetch_add(1, Ordering::Relaxed) < AHEAD {
+            return false;
+        }
+        let Some(first) = self.slots.first() else { return false };
+        if self.may_ask(slot)
+            && self.greet(first, slot, true).is_err_and(|error| {
+                // A full queue: asked again in a while.
+                error.kind() != io::ErrorKind::WouldBlock
+            })
+        {
+            // There is nobody.
+            return false;
+        }
+        // The answer comes by a socket.
+        self.warm();
+        let now = self.age();
+        match known.awaited.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => true,
+            Err(since) => now.wrapping_sub(since) < ANSWER_MS,
+        }
+    }
+
+    /// Milliseconds since the link was opened, never 0. Wraps after 49 days; then one question may come early.
+    fn age(&self) -> u32 {
+        (self.opened.elapsed().as_millis() as u32).wrapping_add(1).max(1)
+    }
+
     /// Whether it is time to ask for `slot`'s port, if so taking note that it was asked.
     pub(super) fn may_ask(&self, slot: u16) -> bool {
-        // Wraps after 49 days; then one question may come early.
-        let now = (self.opened.elapsed().as_millis() as u32).wrapping_add(1).max(1);
+        let now = self.age();
         let asked = &self.known[usize::from(slot)].asked;
         let last = asked.load(Ordering::Relaxed);
         let due = last == 0 || now.wrapping_sub(last) >= ASK_AGAIN_MS;

@@ -161,6 +161,48 @@ fn first_packets_go_by_slot_and_teach_both_sides() {
     assert_eq!(a.wire.snapshot().rx_bad_icrc + b.wire.snapshot().rx_bad_icrc, 0);
 }
 
+/// Once all went to the slot's socket, which holds ten, and the rest of what a datagram service had sent at once was lost.
+#[test]
+fn many_first_packets_wait_for_the_answer() {
+    let config = private(LOOPBACK);
+    let (mut a, mut b) = (End::open(&config), End::open(&config));
+    let to_b = b.peer();
+    let (mut sent, mut got) = (0, Vec::new());
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while got.len() < 40 {
+        assert!(Instant::now() < deadline, "{got:?}");
+        while sent < 40 && a.batch.push(&a.wire, to_b, |buffer| packet(buffer, to_b.qpn, sent, 64)) {
+            sent += 1;
+            a.batch.flush(&a.wire);
+        }
+        assert_eq!(a.batch.take_stalled(), sent < 40, "what did not go is to be tried again");
+        got.extend(b.receive().into_iter().map(|(_, number)| number));
+        // The answer.
+        a.receive();
+    }
+    assert_eq!(got, (0..40).collect::<Vec<_>>());
+    assert!(a.wire.snapshot().tx_via_slot < 10, "{:?}", a.wire.snapshot());
+    assert_eq!(a.wire.snapshot().tx_dropped, 0);
+}
+
+#[test]
+fn packets_do_not_wait_for_ever_for_an_answer() {
+    let config = private(LOOPBACK);
+    let (mut a, b) = (End::open(&config), End::open(&config));
+    let to_b = b.peer();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut sent = 0;
+    // `b` does not look: some go to its slot, the rest is lost in the end.
+    while sent < 40 {
+        assert!(Instant::now() < deadline, "{sent} sent");
+        if a.batch.push(&a.wire, to_b, |buffer| packet(buffer, to_b.qpn, sent, 64)) {
+            sent += 1;
+            a.batch.flush(&a.wire);
+        }
+    }
+    assert!(a.wire.snapshot().tx_dropped > 0);
+}
+
 #[test]
 fn a_hello_teaches_before_the_first_packet() {
     let config = private(LOOPBACK);
