@@ -110,13 +110,28 @@ impl Near {
     fn attach(&self) {
         let start = Instant::now();
         loop {
+            // Nothing that comes as packets is answered meanwhile: a process that runs may answer within one poll.
+            self.signal(libc::SIGSTOP);
+            self.await_stop();
             self.rdma(IBV_WR_RDMA_READ, 0, 8);
-            if self.qp.send.poll().is_some_and(|wc| wc.status == IBV_WC_SUCCESS) {
+            let reached = self.qp.send.poll().is_some_and(|wc| wc.status == IBV_WC_SUCCESS);
+            self.signal(libc::SIGCONT);
+            if reached {
                 return;
             }
             self.qp.send.success();
             assert!(start.elapsed() < LIMIT, "the other process's memory is not reached");
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Until the kernel says that the other process has stopped, `proc_pid_stat(5)`.
+    fn await_stop(&self) {
+        let stat = format!("/proc/{}/stat", self.peer.child.id());
+        let start = Instant::now();
+        while !std::fs::read_to_string(&stat).expect("procfs").contains(") T ") {
+            assert!(start.elapsed() < LIMIT, "the other process does not stop");
+            std::thread::yield_now();
         }
     }
 

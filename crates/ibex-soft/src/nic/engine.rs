@@ -261,6 +261,8 @@ impl Nic {
             inner.owe_all();
             qp.pay(self, &mrs, &mut inner, tx, now);
             tx.flush(&self.wire);
+            // Behind messages of this end's in a full ring it has to wait.
+            missed |= inner.owes_only_ack();
         }
         owing.retain(|qp| match qp.try_lock() {
             Some(mut inner) => {

@@ -33,7 +33,7 @@ mod wait;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ibex_proto::Nanos;
 
@@ -51,6 +51,10 @@ pub(crate) use registry::{GENERATIONS, OpenNic, generation, open};
 pub(crate) use table::QpTable;
 pub(crate) use timers::Timer;
 pub(crate) use wait::sleep;
+
+/// How long the end of a queue pair waits for room for an acknowledgement that it owes: a peer that has not read for so long is
+/// taken for stopped, see [`crate::host`].
+const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// A NIC.
 pub(crate) struct Nic {
@@ -295,6 +299,12 @@ impl Nic {
             inner.owe_all();
             if inner.owes() {
                 // The program may have seen what the peer still waits to have acknowledged.
+                qp.drive(self, &mrs, &mut inner);
+            }
+            // Behind messages of this end's in a full ring it has to wait for the peer to read some.
+            let deadline = Instant::now() + LAST_WORDS;
+            while inner.owes_only_ack() && Instant::now() < deadline {
+                std::thread::yield_now();
                 qp.drive(self, &mrs, &mut inner);
             }
             qp.reset(&mrs, &mut inner);

@@ -425,6 +425,11 @@ impl Inner {
         self.proto.memory().into_iter().for_each(memory::prefetch_at);
     }
 
+    /// Whether the peer waits for an acknowledgement, and for nothing else of its requests.
+    pub(crate) fn owes_only_ack(&self) -> bool {
+        self.proto.owes_only_ack()
+    }
+
     /// Whether there is something to send.
     pub(crate) fn owes(&self) -> bool {
         self.proto.wants_transmit()
