@@ -203,6 +203,11 @@ impl Answers {
         }
     }
 
+    /// Whether the last request before `expected` was a READ or atomic.
+    pub(crate) fn end_at(&self, expected: Psn) -> bool {
+        self.resources.back().is_some_and(|resource| resource.first + resource.packets == expected)
+    }
+
     /// Whether a plain acknowledgement is all that is owed.
     #[inline]
     pub(crate) fn is_only_ack(&self) -> bool {

@@ -273,6 +273,14 @@ impl Qp {
         }
     }
 
+    /// Owes the peer the acknowledgement of its last message once more (RC); see [`RcQp::acknowledge_again`].
+    pub fn acknowledge_again(&mut self) {
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.acknowledge_again(),
+            Kind::Unreliable(_) => {}
+        }
+    }
+
     /// Carries out what was due at [`poll_timeout`](Qp::poll_timeout). Early and late calls do no harm.
     pub fn handle_timeout(&mut self, now: Nanos) {
         match &mut self.0 {

@@ -388,6 +388,17 @@ impl RcQp {
         }
     }
 
+    /// Owes the peer the acknowledgement of its last message once more, unless something else is owed; only the first call
+    /// does. For an end that closes on a network that loses packets: if the last acknowledgement was lost, the peer repeats
+    /// its message to nobody, and takes one that was received for lost (Linux' rxe, with a retry count of 7, repeats it for ever).
+    pub fn acknowledge_again(&mut self) {
+        if let (QpState::Rtr | QpState::Rts | QpState::Sqd | QpState::Sqe, Some(receiving)) =
+            (self.state, &mut self.receiving)
+        {
+            receiving.responder.acknowledge_again();
+        }
+    }
+
     /// Whether [`poll_transmit`](RcQp::poll_transmit) may have something now; may say yes in vain, never no in vain.
     /// A wait the peer asked for ends in [`handle_timeout`](RcQp::handle_timeout).
     #[inline]

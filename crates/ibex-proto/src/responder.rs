@@ -63,6 +63,8 @@ pub(crate) struct Responder {
     awaiting: Awaiting,
     /// The peer has not asked to have the last message acknowledged.
     unasked: bool,
+    /// The last acknowledgement has been owed again, see [`Responder::acknowledge_again`].
+    said_again: bool,
     ahead: Ahead,
     pub(crate) answers: Answers,
     mtu: Mtu,
@@ -79,6 +81,7 @@ impl Responder {
             message: Message::None,
             awaiting: Awaiting::Nothing,
             unasked: false,
+            said_again: false,
             ahead: Ahead::new(keep_ahead.min(1 << 16)),
             answers: Answers::new(attr.max_dest_rd_atomic),
             mtu: attr.path_mtu,
@@ -389,6 +392,15 @@ impl Responder {
     /// Owes an acknowledgement of everything executed, if it owes none yet.
     pub(crate) fn acknowledge_all(&mut self) {
         if std::mem::take(&mut self.unasked) {
+            self.answers.ack(self.expected.prev(), self.msn);
+        }
+    }
+
+    /// Owes the acknowledgement of the last message once more, and never a third time. Not where that was a READ or atomic: who
+    /// still waits for the data must not be told that there is nothing to wait for.
+    pub(crate) fn acknowledge_again(&mut self) {
+        let spoke = self.msn > 0 && self.is_between_messages() && !self.answers.is_owed();
+        if spoke && !self.answers.end_at(self.expected) && !std::mem::replace(&mut self.said_again, true) {
             self.answers.ack(self.expected.prev(), self.msn);
         }
     }

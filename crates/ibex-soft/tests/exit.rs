@@ -88,6 +88,58 @@ fn a_caller_that_polls_and_then_blocks_for_something_else_has_acknowledged() {
     second.join();
 }
 
+/// Acknowledgements in a capture, of the packets that `from` sent.
+fn acknowledgements(capture: &[u8], from: [u8; 4]) -> usize {
+    // Lengths of the headers of a file, a record, IPv4 and UDP; the opcode of RC's acknowledgement, IBTA table 38.
+    const FILE: usize = 24;
+    const RECORD: usize = 16;
+    const IPV4: usize = 20;
+    const UDP: usize = 8;
+    const RC_ACK: u8 = 0x11;
+    let (mut at, mut count) = (FILE, 0);
+    while let Some(record) = capture.get(at..at + RECORD) {
+        let len = u32::from_ne_bytes(record[8..12].try_into().expect("four bytes")) as usize;
+        let packet = &capture[at + RECORD..at + RECORD + len];
+        count += usize::from(packet[12..16] == from && packet[IPV4 + UDP] == RC_ACK);
+        at += RECORD + len;
+    }
+    count
+}
+
+/// Once, where packets get lost, the peer of a program that leaves after its last receive waited for ever (Linux' rxe), or
+/// took its last message for lost: nobody was there to repeat the acknowledgement.
+#[test]
+fn who_leaves_says_its_last_acknowledgement_twice_to_another_address() {
+    const NAME: &str = "who_leaves_says_its_last_acknowledgement_twice_to_another_address";
+    const DESTROYS: &str = "destroys";
+    const HOW: &str = "IBEX_TEST_HOW";
+    if let Some(mut link) = peer::second() {
+        let (qp, memory) = connect(&mut link, 13);
+        receive(&qp, &memory);
+        if std::env::var(HOW).is_ok_and(|how| how == DESTROYS) {
+            return;
+        }
+        std::process::exit(0);
+    }
+    for how in [DESTROYS, "exits"] {
+        for (address, times) in [([127, 0, 0, 1], 1), ([127, 0, 0, 78], 2)] {
+            let path =
+                std::env::temp_dir().join(format!("ibex-exit-{}-{how}-{times}.pcap", std::process::id()));
+            let capture = path.to_string_lossy().into_owned();
+            let text = std::net::Ipv4Addr::from(address).to_string();
+            let environment = [(HOW, how), ("IBEX_SOFT_ADDR", &text), ("IBEX_SOFT_PCAP", &capture)];
+            let mut second = peer::start_with(NAME, &environment);
+            let (qp, memory) = connect(&mut second.link, 0);
+            qp.send_one(2, memory.sge(64, 64));
+            qp.send.success();
+            second.join();
+            let capture = std::fs::read(&path).expect("a capture");
+            std::fs::remove_file(&path).expect("still there");
+            assert_eq!(acknowledgements(&capture, address), times, "{how}, at {text}");
+        }
+    }
+}
+
 /// Open descriptors and threads of this process.
 fn resources() -> (usize, usize) {
     let count = |path| std::fs::read_dir(path).expect("proc is mounted").count();

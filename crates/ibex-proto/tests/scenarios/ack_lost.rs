@@ -132,3 +132,38 @@ fn stale_ones_do_nothing() {
     assert_eq!(world.ends[A].send_statuses(), [WcStatus::SUCCESS; 2]);
     assert_eq!(world.ends[A].qp.counters().retransmissions, 0);
 }
+
+/// Once `ibv_rc_pingpong` on rxe waited for ever: the last acknowledgement was lost, and this end had left.
+#[test]
+fn the_last_one_is_said_again_by_an_end_that_closes() {
+    let mut world = pair(EndConfig { timeout: None, ..EndConfig::default() });
+    let log = drop_first(&mut world, |seen| seen.opcode == Opcode::RC_ACK);
+    world.recv(B, 100);
+    world.send(A, b"goodbye");
+    world.run(SOON);
+    assert_eq!((world.ends[B].recvs().len(), world.ends[A].send_statuses().len()), (1, 0));
+    world.ends[B].qp.acknowledge_again();
+    world.drain();
+    world.run(SOON);
+    assert_eq!(world.ends[A].send_statuses(), [WcStatus::SUCCESS]);
+    assert_eq!((log.opcodes(A).len(), log.opcodes(B).len()), (1, 2));
+    world.ends[B].qp.acknowledge_again();
+    assert!(!world.ends[B].qp.wants_transmit(), "it is not said a third time");
+}
+
+#[test]
+fn an_end_that_closes_does_not_acknowledge_data_in_place_of_sending_it() {
+    let mut world = pair(EndConfig::default());
+    world.ends[B].qp.acknowledge_again();
+    assert!(!world.ends[B].qp.wants_transmit(), "nothing was received");
+    for op in [read(0), add(0, 1)] {
+        world.post(A, op, vec![0; 8]);
+        world.run(SOON);
+        world.ends[B].qp.acknowledge_again();
+        assert!(!world.ends[B].qp.wants_transmit(), "{op:?}");
+    }
+    world.post(A, write(0), pattern(1));
+    world.run(SOON);
+    world.ends[B].qp.acknowledge_again();
+    assert!(world.ends[B].qp.wants_transmit());
+}

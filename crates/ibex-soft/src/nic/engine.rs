@@ -263,6 +263,10 @@ impl Nic {
             tx.flush(&self.wire);
             // Behind messages of this end's in a full ring it has to wait.
             missed |= inner.owes_only_ack();
+            if inner.owe_again(self.wire.address()) {
+                qp.pay(self, &mrs, &mut inner, tx, now);
+                tx.flush(&self.wire);
+            }
         }
         owing.retain(|qp| match qp.try_lock() {
             Some(mut inner) => {

@@ -307,6 +307,9 @@ impl Nic {
                 std::thread::yield_now();
                 qp.drive(self, &mrs, &mut inner);
             }
+            if inner.owe_again(self.wire.address()) {
+                qp.drive(self, &mrs, &mut inner);
+            }
             qp.reset(&mrs, &mut inner);
             qp.timer.put_off(Nanos::MAX);
         }

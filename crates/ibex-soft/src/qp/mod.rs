@@ -236,6 +236,10 @@ impl Qp {
             // An acknowledgement left for later would be lost with the state.
             self.drive(nic, &mrs, &mut inner);
         }
+        let ends = mask.contains(IBV_QP_STATE) && [IBV_QPS_RESET, IBV_QPS_ERR].contains(&attr.qp_state);
+        if ends && inner.owe_again(nic.wire.address()) {
+            self.drive(nic, &mrs, &mut inner);
+        }
         let changed = self.change(nic, &mrs, &mut inner, (attr, mask), address, limits);
         // If it was refused, peers are to see again what they saw before.
         self.publish(nic, &mut inner);
@@ -416,6 +420,16 @@ impl Inner {
     /// Owes the peer an acknowledgement of what it has not asked to have acknowledged: this end closes.
     pub(crate) fn owe_all(&mut self) {
         self.proto.acknowledge_all();
+    }
+
+    /// Owes a peer on another address the last acknowledgement once more: this end closes, and if the first one gets lost,
+    /// nobody will be here to answer what the peer repeats. `own` is the device's address. True if there is something to send.
+    pub(crate) fn owe_again(&mut self, own: IpAddr) -> bool {
+        let elsewhere = self.peer.is_some_and(|peer| peer.address != own);
+        if elsewhere {
+            self.proto.acknowledge_again();
+        }
+        elsewhere && self.owes()
     }
 
     /// Has the memory fetched that working on the queue pair needs besides itself.
