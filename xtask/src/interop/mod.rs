@@ -127,6 +127,10 @@ fn judge(rows: &[Row]) -> Result<()> {
     let failed: Vec<&Row> = rows.iter().filter(|row| row.failure.is_some()).collect();
     let took: Duration = rows.iter().map(|row| row.took).sum();
     println!("{} passed, {} failed, {:.0} s", rows.len() - failed.len(), failed.len(), took.as_secs_f64());
+    let repeated: u32 = rows.iter().map(|row| row.repeated).sum();
+    if repeated > 0 {
+        println!("{repeated} runs did not count: rxe left, and its last acknowledgement was lost");
+    }
     if !failed.is_empty() {
         for row in &failed {
             println!("\n{row}\n{}", row.failure.as_deref().unwrap_or_default());

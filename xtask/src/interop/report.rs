@@ -30,7 +30,9 @@ pub(super) struct Row {
     pub(super) shown: String,
     /// What failed, with the output's end.
     pub(super) failure: Option<String>,
-    /// How long it took; never in the table.
+    /// Runs before this one in which rxe left and its last acknowledgement was lost; never in the table.
+    pub(super) repeated: u32,
+    /// How long it took, with those; never in the table.
     pub(super) took: Duration,
 }
 
@@ -42,6 +44,7 @@ impl Row {
             column: link.column.clone(),
             shown: shown(&case.check),
             failure: outcome.failure.clone(),
+            repeated: outcome.repeated,
             took,
         }
     }
@@ -51,7 +54,11 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = if self.failure.is_none() { "ok" } else { "FAILED" };
         let seconds = self.took.as_secs_f64();
-        write!(f, "{verdict:6} {seconds:5.1} s  {}  [{}, {}]", self.case, self.table.name(), self.column)
+        write!(f, "{verdict:6} {seconds:5.1} s  {}  [{}, {}]", self.case, self.table.name(), self.column)?;
+        match self.repeated {
+            0 => Ok(()),
+            runs => write!(f, "  run again {runs} ×: rxe left, its last acknowledgement was lost"),
+        }
     }
 }
 
@@ -86,6 +93,9 @@ const HEAD: &str = "# C programs on the software device\n\n\
     - *rxe* is the Linux kernel's own software device with the system's libraries and the kernel's rdma_cm, in the\n  \
       virtual machine of `cargo xtask vm`; the two ends are joined by a veth pair, and a share of loss drops packets in\n  \
       both directions.\n\
+    - The exchanges do not part: who has everything leaves. Where rxe left and its last acknowledgement was lost, so that the\n  \
+      device was told of an unanswered SEND, the case is run once more, and the run says so. A loss of this kind on the\n  \
+      device's side is no excuse.\n\
     - Device, GID, port and addresses are added to each line as the link needs them.\n\
     - perftest uses the extended calls (`ibv_wr_*`) with devices of three vendors only, and elsewhere the classic ones\n  \
       with or without `--use_old_post_send`; `ibv_rc_pingpong -N` uses the extended ones.\n\n";
@@ -233,6 +243,7 @@ mod tests {
             column: column.to_owned(),
             shown: "1000 exchanges, 8192000 B in all".to_owned(),
             failure: None,
+            repeated: 0,
             took: Duration::from_millis(1234),
         }
     }
@@ -254,10 +265,12 @@ mod tests {
         let row = Row {
             table: Table::RxeToIbex,
             failure: Some("one\ntwo".to_owned()),
+            repeated: 1,
             ..row("ib_write_bw", "6.1, 1 %")
         };
         let line = serde_json::to_string(&row).expect("plain data");
         assert!(!line.contains('\n'));
         assert_eq!(serde_json::from_str::<Row>(&line).expect("the same data"), row);
+        assert!(row.to_string().contains("run again 1 ×"), "{row}");
     }
 }
