@@ -396,11 +396,11 @@ impl Responder {
         }
     }
 
-    /// Owes the acknowledgement of the last message once more, and never a third time. Not where that was a READ or atomic: who
+    /// Owes the last acknowledgement once more, and never a third time. Not where that was a READ or atomic: who
     /// still waits for the data must not be told that there is nothing to wait for.
     pub(crate) fn acknowledge_again(&mut self) {
-        let spoke = self.msn > 0 && self.is_between_messages() && !self.answers.is_owed();
-        if spoke && !self.answers.end_at(self.expected) && !std::mem::replace(&mut self.said_again, true) {
+        let told = self.msn > 0 && !self.answers.is_owed();
+        if told && !self.answers.end_at(self.expected) && !std::mem::replace(&mut self.said_again, true) {
             self.answers.ack(self.expected.prev(), self.msn);
         }
     }

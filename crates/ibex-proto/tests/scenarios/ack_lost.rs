@@ -167,3 +167,33 @@ fn an_end_that_closes_does_not_acknowledge_data_in_place_of_sending_it() {
     world.ends[B].qp.acknowledge_again();
     assert!(world.ends[B].qp.wants_transmit());
 }
+
+/// As when `ibv_srq_pingpong` leaves: it has enough, and the peer is in the middle of one more.
+#[test]
+fn an_end_that_closes_in_the_middle_of_a_message_says_it_again_too() {
+    let mut world = pair(EndConfig { timeout: None, ..EndConfig::default() });
+    let mut acks = 0;
+    let log = watch(&mut world, move |seen| {
+        acks += u32::from(seen.opcode == Opcode::RC_ACK);
+        // Of the next message only the beginning arrives.
+        let lost = seen.opcode == Opcode::RC_ACK && acks <= 2 || seen.opcode == Opcode::RC_SEND_LAST;
+        if lost { Fate::Drop } else { Fate::Pass }
+    });
+    for _ in 0..2 {
+        world.recv(B, 1000);
+    }
+    world.send(A, b"goodbye");
+    world.send(A, &pattern(600));
+    world.run(SOON);
+    assert_eq!((world.ends[B].recvs().len(), world.ends[A].send_statuses().len()), (1, 0));
+    world.ends[B].qp.acknowledge_all();
+    world.drain();
+    world.run(SOON);
+    assert_eq!(world.ends[A].send_statuses(), []);
+    world.ends[B].qp.acknowledge_again();
+    world.drain();
+    while world.ends[A].send_statuses().is_empty() {
+        assert!(world.step(), "{:?}", log.all());
+    }
+    assert_eq!(world.ends[A].send_statuses(), [WcStatus::SUCCESS]);
+}
