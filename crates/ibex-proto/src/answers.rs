@@ -101,6 +101,11 @@ impl Answers {
         }
     }
 
+    /// Owes an acknowledgement of everything up to `psn`, although more may have been asked for.
+    pub(crate) fn ack_instead(&mut self, psn: Psn, msn: u32) {
+        self.ack = Some((psn, msn));
+    }
+
     /// Owes a NAK, which also acknowledges everything before `psn`.
     pub(crate) fn nak(&mut self, psn: Psn, syndrome: Syndrome, msn: u32) {
         self.ack = None;

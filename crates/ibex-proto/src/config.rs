@@ -42,6 +42,13 @@ pub struct Tuning {
     /// message acknowledged. For peers that acknowledge the rest when they close, see
     /// [`acknowledge_all`](crate::Qp::acknowledge_all).
     pub sparse_acks: u32,
+    /// The peer is known to repeat only what is missing, as this requester does. Then a message is acknowledged to its end
+    /// as soon as it is whole. Any other peer may be in the middle of repeating it: the last packet of several is then
+    /// acknowledged when it is repeated, and this requester expects the same of the peer. Default false.
+    ///
+    /// Linux' rxe for one takes such an acknowledgement, does not complete the message, and stops its timer. If the next
+    /// acknowledgement is lost, it waits for ever.
+    pub peer_repairs: bool,
 }
 
 impl Default for Tuning {
@@ -53,6 +60,7 @@ impl Default for Tuning {
             keep_ahead: 512,
             probe: 4_000_000,
             sparse_acks: 0,
+            peer_repairs: false,
         }
     }
 }

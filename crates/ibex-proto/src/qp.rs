@@ -264,6 +264,14 @@ impl Qp {
         }
     }
 
+    /// Says whether the peer is known to repeat only what is missing (RC); see [`RcQp::set_peer_repairs`].
+    pub fn set_peer_repairs(&mut self, known: bool) {
+        match &mut self.0 {
+            Kind::Rc(qp) => qp.set_peer_repairs(known),
+            Kind::Unreliable(_) => {}
+        }
+    }
+
     /// Owes the peer an acknowledgement of all that it has not asked to have acknowledged (RC); see
     /// [`RcQp::acknowledge_all`].
     pub fn acknowledge_all(&mut self) {

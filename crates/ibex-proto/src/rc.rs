@@ -131,7 +131,7 @@ impl RcQp {
         self.step(&[QpState::Init], QpState::Rtr)?;
         self.receiving = Some(Receiving {
             route: Route { remote_qpn: attr.remote_qpn, pkey: self.pkey, mtu: attr.path_mtu },
-            responder: Responder::new(&attr, self.caps.tuning.keep_ahead),
+            responder: Responder::new(&attr, &self.caps.tuning),
             established: false,
         });
         Ok(())
@@ -376,6 +376,12 @@ impl RcQp {
     /// an effect until RTS.
     pub fn set_sparse_acks(&mut self, messages: u32) {
         self.caps.tuning.sparse_acks = messages;
+    }
+
+    /// Changes [`Tuning::peer_repairs`](crate::Tuning::peer_repairs): the peer may not be known when the queue pair is made. Has
+    /// an effect until RTR.
+    pub fn set_peer_repairs(&mut self, known: bool) {
+        self.caps.tuning.peer_repairs = known;
     }
 
     /// Owes the peer an acknowledgement of all that it has not asked to have acknowledged, see

@@ -12,13 +12,16 @@
 //! | acknowledges the burst or asks for what follows it, peer known to keep | a longer gap: the burst doubles; beyond [`LONGEST`] go back |
 //! | the same, peer unknown | go back; after [`STRIKES`] of these the peer is one that drops |
 //!
+//! A peer that does not know this requester acknowledges the last packet of several when it is repeated, see
+//! [`Tuning::peer_repairs`](crate::Tuning::peer_repairs): the burst is followed by it.
+//!
 //! With READs or atomics in flight it goes back for a request that was lost, passing over what has been answered: what is in
 //! flight is then more than packets to be sent again. Data that was lost is asked for alone, see `early.rs`.
 
 use crate::Nanos;
 use crate::WcStatus;
 use crate::output::Output;
-use crate::requester::Requester;
+use crate::requester::{Entry, Requester};
 
 /// A burst longer than this means that going back costs less than finding the gap's end.
 const LONGEST: u64 = 64;
@@ -51,10 +54,13 @@ pub(crate) struct Recovery {
     pub(crate) since: Nanos,
     /// The window shrinks once for all that was in flight up to here.
     pub(crate) shrunk_up_to: u64,
+    /// The peer may wait for the end of a message to be repeated before it acknowledges it, see
+    /// [`Tuning::peer_repairs`](crate::Tuning::peer_repairs).
+    repeats_end: bool,
 }
 
 impl Recovery {
-    pub(crate) fn new() -> Recovery {
+    pub(crate) fn new(peer_repairs: bool) -> Recovery {
         Recovery {
             peer: Peer::Unknown { strikes: 0 },
             burst: 1,
@@ -64,6 +70,7 @@ impl Recovery {
             end: 0,
             since: 0,
             shrunk_up_to: 0,
+            repeats_end: !peer_repairs,
         }
     }
 
@@ -173,7 +180,10 @@ impl Requester {
     }
 
     fn begin_burst(&mut self, now: Nanos) {
-        let end = (self.una + self.recovery.burst).min(self.high);
+        let mut end = (self.una + self.recovery.burst).min(self.high);
+        if end + 1 == self.high && self.repeats_end_of().is_some() {
+            end = self.high;
+        }
         self.recovery.since = now;
         self.recovery.is_probe = false;
         self.recovery.end = end;
@@ -186,10 +196,27 @@ impl Requester {
         self.retry.hasten_probe(now);
     }
 
+    /// The request whose last packet a repair is to repeat as well: the one that ends with the last packet ever sent, if it has
+    /// several. The end of an earlier one is acknowledged together with what followed it.
+    fn repeats_end_of(&self) -> Option<usize> {
+        if !self.recovery.repeats_end {
+            return None;
+        }
+        let index = self.sq.partition_point(|entry| entry.first < self.high).checked_sub(1)?;
+        let Entry { wqe, first, end, .. } = &self.sq[index];
+        (*end == self.high && end - first > 1 && !wqe.op.awaits_data()).then_some(index)
+    }
+
     /// The burst has been sent, or is not needed any more: goes on with what was never sent.
     #[cold]
     pub(crate) fn end_burst(&mut self) {
+        let again = if self.nxt < self.high { self.repeats_end_of() } else { None };
         self.recovery.jump_at = u64::MAX;
+        if let Some(index) = again {
+            self.nxt = self.high - 1;
+            self.cur = index;
+            return;
+        }
         self.nxt = self.high;
         while let Some(entry) = self.sq.get(self.cur) {
             if entry.end > self.high || entry.is_local_and_waits() {

@@ -121,7 +121,7 @@ impl Requester {
             max_rd_atomic: usize::from(attr.max_rd_atomic),
             window: Window::new(tuning.max_window),
             retry: Retry::new(attr.timeout, attr.retry, attr.rnr_retry, tuning.probe),
-            recovery: Recovery::new(),
+            recovery: Recovery::new(tuning.peer_repairs),
             went_back_at: None,
             since_ack: 0,
             ack_every: tuning.ack_every.max(1),

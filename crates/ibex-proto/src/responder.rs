@@ -9,6 +9,8 @@
 //! | ahead | kept for its turn, or dropped; a NAK for the missing one, again whenever an acknowledgement is asked for |
 //! | behind | SEND, WRITE: acknowledged again; READ: executed again; atomic: answered from memory |
 //!
+//! A peer that is in the middle of repeating a message is not told that it is whole, see [`Responder::newest_for`].
+//!
 //! "Ahead" and "behind" are the two halves of the circle of sequence numbers.
 
 use ibex_wire::{AtomicEth, Mtu, NakCode, Opcode, Packet, Psn, Qpn, Reth, Rkey, Syndrome};
@@ -18,7 +20,7 @@ use crate::answers::Answers;
 use crate::errors::Refusal;
 use crate::output::Output;
 use crate::{
-    AtomicOp, Host, MAX_MESSAGE, RecvCompletion, RecvWqe, RemoteAccess, RtrAttr, WcOpcode, WcStatus,
+    AtomicOp, Host, MAX_MESSAGE, RecvCompletion, RecvWqe, RemoteAccess, RtrAttr, Tuning, WcOpcode, WcStatus,
 };
 
 /// The message of which packets have come, but not the last one.
@@ -61,10 +63,14 @@ pub(crate) struct Responder {
     pub(crate) msn: u32,
     message: Message,
     awaiting: Awaiting,
-    /// The peer has not asked to have the last message acknowledged.
+    /// The last packet executed has not been acknowledged: the peer has not asked for it, or is expected to repeat it.
     unasked: bool,
     /// The last acknowledgement has been owed again, see [`Responder::acknowledge_again`].
     said_again: bool,
+    /// What was executed last is the last of several packets of a message.
+    ends_several: bool,
+    /// [`Tuning::peer_repairs`].
+    peer_repairs: bool,
     ahead: Ahead,
     pub(crate) answers: Answers,
     mtu: Mtu,
@@ -74,7 +80,7 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    pub(crate) fn new(attr: &RtrAttr, keep_ahead: u32) -> Responder {
+    pub(crate) fn new(attr: &RtrAttr, tuning: &Tuning) -> Responder {
         Responder {
             expected: attr.rq_psn,
             msn: 0,
@@ -82,7 +88,9 @@ impl Responder {
             awaiting: Awaiting::Nothing,
             unasked: false,
             said_again: false,
-            ahead: Ahead::new(keep_ahead.min(1 << 16)),
+            ends_several: false,
+            peer_repairs: tuning.peer_repairs,
+            ahead: Ahead::new(tuning.keep_ahead.min(1 << 16)),
             answers: Answers::new(attr.max_dest_rd_atomic),
             mtu: attr.path_mtu,
             max_resources: attr.max_dest_rd_atomic,
@@ -169,6 +177,7 @@ impl Responder {
         host: &mut H,
         out: &mut Output,
     ) -> Result<(), Stop> {
+        let repeated = before;
         while let Some(bytes) = self.ahead.advance(self.expected.forward_from(before)) {
             before = self.expected;
             let executed = match Packet::parse(&bytes) {
@@ -179,7 +188,9 @@ impl Responder {
             executed?;
         }
         if self.ahead.is_empty() {
-            self.answers.ack(self.expected.prev(), self.msn);
+            let (newest, msn) = self.newest_for(repeated);
+            self.answers.ack_instead(newest, msn);
+            self.unasked = newest != self.expected.prev();
         } else {
             self.tell_missing(out);
         }
@@ -208,6 +219,7 @@ impl Responder {
                 self.msn = self.msn.wrapping_add(1);
             }
             self.expected = psn.next();
+            self.ends_several = opcode.ends_message() && !opcode.starts_message();
             self.unasked = !bth.ack_req;
             if bth.ack_req {
                 self.answers.ack(psn, self.msn);
@@ -217,6 +229,7 @@ impl Responder {
         if !matches!(self.message, Message::None) || self.max_resources == 0 {
             return Err(Refusal::INVALID.into());
         }
+        self.ends_several = false;
         if let Some(reth) = packet.reth() {
             self.read(&reth, access, host)
         } else if let Some(eth) = packet.atomic_eth() {
@@ -422,6 +435,7 @@ impl Responder {
     pub(crate) fn pass_over(&mut self, packets: u32) {
         self.msn = self.msn.wrapping_add(1);
         self.expected += packets;
+        self.ends_several = false;
     }
 
     /// A request that has been executed before.
@@ -432,7 +446,22 @@ impl Responder {
         } else if packet.opcode().is_atomic() {
             self.answers.atomic_again(psn);
         } else {
-            self.answers.ack_again(psn, self.expected.prev(), self.msn);
+            let (newest, msn) = self.newest_for(psn);
+            self.answers.ack_again(psn, newest, msn);
+            self.unasked &= psn != self.expected.prev();
+        }
+    }
+
+    /// Up to where to acknowledge, and the messages executed until there, when the peer has come to `psn` in repeating:
+    /// everything executed, but for the last of several packets of a message before it is repeated itself. A peer that goes
+    /// back may take the end of a message that it is in the middle of for the end of its waiting, see
+    /// [`Tuning::peer_repairs`].
+    fn newest_for(&self, psn: Psn) -> (Psn, u32) {
+        let newest = self.expected.prev();
+        if self.ends_several && !self.peer_repairs && psn != newest {
+            (newest.prev(), self.msn.wrapping_sub(1))
+        } else {
+            (newest, self.msn)
         }
     }
 

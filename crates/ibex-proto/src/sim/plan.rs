@@ -87,6 +87,7 @@ fn pair(rng: &mut Rng, faults: &Faults) -> PairPlan {
             keep_ahead: rng.pick(&[0, 0, 3, 64, 512]),
             probe: rng.pick(&[1000, 20_000, 4_000_000]),
             sparse_acks: rng.pick(&[0, 0, 2, 16]),
+            peer_repairs: rng.one_in(2),
         };
         let psn = match rng.below(3) {
             // Close to the end of the numbers, and to the middle, where signs change.

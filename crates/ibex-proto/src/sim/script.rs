@@ -75,6 +75,7 @@ pub fn play(script: &[u8]) {
             keep_ahead: u32::from(shape & 0x0c) * 2,
             probe: 20_000,
             sparse_acks: u32::from(shape & 1) * 3,
+            peer_repairs: shape & 2 != 0,
         },
         psn: Psn::new(if shape & 8 != 0 { 0xff_fffe } else { 0x7f_fffe }),
         max_dest_rd_atomic: shape >> 4 & 3,

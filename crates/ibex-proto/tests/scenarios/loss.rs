@@ -9,7 +9,9 @@ use crate::util::*;
 const SEQUENCE: Option<Syndrome> = Some(Syndrome::Nak(NakCode::PSN_SEQUENCE));
 const START: Psn = Psn::new(100);
 
+/// Ends that know of each other how they repair.
 fn with(tuning: Tuning) -> EndConfig {
+    let tuning = Tuning { peer_repairs: true, ..tuning };
     EndConfig { tuning, sq_depth: 256, timeout: Some(50_000_000), ..EndConfig::default() }
 }
 

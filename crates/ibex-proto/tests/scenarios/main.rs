@@ -7,6 +7,7 @@ mod ack_lost;
 mod express;
 mod fence;
 mod flush;
+mod go_back;
 mod length;
 mod local;
 mod loss;

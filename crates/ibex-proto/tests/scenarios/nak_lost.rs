@@ -10,7 +10,7 @@ const SEQUENCE: Option<Syndrome> = Some(Syndrome::Nak(NakCode::PSN_SEQUENCE));
 
 /// Ends that drop what comes too soon.
 fn dropping() -> EndConfig {
-    let tuning = Tuning { keep_ahead: 0, ..Tuning::default() };
+    let tuning = Tuning { keep_ahead: 0, peer_repairs: true, ..Tuning::default() };
     EndConfig { tuning, ..EndConfig::default() }
 }
 

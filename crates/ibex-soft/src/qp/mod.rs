@@ -287,9 +287,11 @@ impl Qp {
             self.find_mate(nic, peer);
             self.forget_far(inner);
             nic.wire.hello(peer);
-            // Whoever is on this address is a device like this one, which acknowledges what is left when it closes.
+            // Whoever is on this address is a device like this one, which acknowledges what is left when it closes, and repeats
+            // only what is missing.
             let alike = peer.address == nic.wire.address();
             inner.proto.set_sparse_acks(if alike { SPARSE_ACKS } else { 0 });
+            inner.proto.set_peer_repairs(alike);
         }
         inner.step(from, to, mask)
     }
