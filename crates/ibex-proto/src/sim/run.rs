@@ -93,7 +93,7 @@ pub fn run(seed: u64, limits: &Limits) -> Result<Report, String> {
         }
         world.drain();
         check_all(&mut world, &mut courses)?;
-        if courses.iter().all(Course::is_done) {
+        if courses.iter().all(|course| course.is_done(&world)) {
             break;
         }
         if !world.step() && !busy {
@@ -204,9 +204,10 @@ fn check_all(world: &mut World, courses: &mut [Course]) -> Result<(), String> {
 }
 
 impl Course {
-    fn is_done(&self) -> bool {
-        self.completed == self.posted.len()
-            && (self.ended.is_some() || self.posted.len() == self.traffic.requests.len())
+    fn is_done(&self, world: &World) -> bool {
+        // The peer's fault may end a connection while nothing is posted that could say so.
+        let ended = self.ended.is_some() || self.fragile && world.ends[self.from].qp.state() == QpState::Err;
+        self.completed == self.posted.len() && (ended || self.posted.len() == self.traffic.requests.len())
     }
 
     /// Posts what fits. `true` if anything was posted.
