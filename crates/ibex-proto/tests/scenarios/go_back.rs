@@ -150,6 +150,8 @@ fn a_repair_brings_the_end_along() {
 #[test]
 fn a_repair_next_to_the_end_is_no_strike() {
     let mut world = pair(EndConfig { timeout: Some(50_000_000), ..EndConfig::default() });
+    // One by one, each answered before the next arrives.
+    world.net.faults.spacing = 1000;
     for round in 0..6 {
         let start = world.ends[A].qp.sq_psn();
         let log = drop_first(&mut world, move |seen| seen.from == A && seen.psn == start + PACKETS - 2);
