@@ -116,6 +116,8 @@ impl Sockets {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // The peer's socket is gone, and so is the peer: the control connection is about to say so.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => patience.look()?,
                 Err(error) => return Err(error).context("the reference socket failed"),
             }
         }
