@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.check { check(&exported) } else { Ok(()) }
 }
 
-/// Builds the three files, release profile.
+/// Builds the three files, with the profile of libraries that others load.
 ///
 /// # Errors
 /// If cargo or the linker fails, or the libraries lack a symbol of the table.
@@ -55,11 +55,12 @@ pub(crate) fn build() -> Result<()> {
         "--package",
         "ibex-dropin",
         "--lib",
-        "--release",
+        "--profile",
+        "shared",
         "--crate-type",
         "staticlib",
     ]))?;
-    let archive = util::target_dir().join("release/libibex_dropin.a");
+    let archive = util::target_dir().join("shared/libibex_dropin.a");
     let folder = folder();
     let work = util::target_dir().join("dropin-link");
     for made in [&folder, &work] {
