@@ -10,7 +10,7 @@ use ibex_wire::{Aeth, AtomicAckEth, Bth, Header, Mtu, NakCode, Opcode, Psn, Rkey
 
 use crate::errors::Refusal;
 use crate::requester::Route;
-use crate::{Host, Transmit};
+use crate::{Ack, Host, Transmit};
 
 /// A READ or atomic that was executed, as long as it may be asked for again.
 struct Resource {
@@ -236,6 +236,13 @@ impl Answers {
         let at = self.resources.iter().position(Resource::is_pending)?;
         let ack_first = self.ack.is_some_and(|(psn, _)| psn.precedes(self.resources[at].cursor()));
         (!ack_first).then_some(at)
+    }
+
+    /// The acknowledgement that is owed, if there is one and nothing else, to be sent by other means.
+    #[inline]
+    pub(crate) fn take_ack(&mut self) -> Option<Ack> {
+        let (psn, msn) = self.ack.take()?;
+        Some(Ack { psn, aeth: Aeth { syndrome: Syndrome::ACK, msn } })
     }
 
     /// Writes the next answer.

@@ -8,10 +8,11 @@
 
 use ibex_wire::{NakCode, Packet, Psn, Syndrome, rnr_timer_ns};
 
+use crate::early::NEVER;
 use crate::errors;
 use crate::output::Output;
-use crate::requester::{Requester, wire};
-use crate::{Host, Nanos, SendOp, WcStatus};
+use crate::requester::{Requester, completion, wire};
+use crate::{Clock, Host, Nanos, SendCompletion, SendOp, WcStatus};
 
 impl Requester {
     /// Takes in a response.
@@ -89,6 +90,30 @@ impl Requester {
             self.after_progress(now, self.una - before);
         }
         self.una >= to
+    }
+
+    /// Whether an acknowledgement up to `psn` is one of everything ever sent, which is all that was posted, and of
+    /// SENDs and WRITEs only; and nothing is being repaired.
+    #[inline]
+    pub(crate) fn is_all_up_to(&self, psn: Psn) -> bool {
+        self.una < self.high
+            && self.widen(psn) + 1 == self.high
+            && self.is_quiet()
+            && self.recovery.proof == NEVER
+            && self.sq.iter().all(|entry| matches!(entry.wqe.op, SendOp::Send { .. } | SendOp::Write { .. }))
+    }
+
+    /// Everything has been acknowledged that was posted, see [`is_all_up_to`](Requester::is_all_up_to).
+    #[inline]
+    pub(crate) fn all_acknowledged(&mut self, clock: &impl Clock, mut done: impl FnMut(SendCompletion)) {
+        while let Some(front) = self.sq.front() {
+            done(completion(&front.wqe, WcStatus::SUCCESS));
+            self.drop_front();
+        }
+        let packets = self.high - self.una;
+        (self.una, self.cur) = (self.high, 0);
+        self.window.on_progress(packets);
+        self.retry.on_answer(self.una, || clock.now());
     }
 
     #[inline]
@@ -221,6 +246,7 @@ impl Requester {
     /// Carries out what is due.
     pub(crate) fn handle_timeout(&mut self, now: Nanos, out: &mut Output) {
         self.retry.end_rnr_wait(now);
+        self.retry.begin(now);
         if self.retry.expired(now) && self.una < self.high {
             out.counters.timeouts += 1;
             self.window.on_silence();

@@ -1,68 +1,134 @@
-//! Short messages with nothing in their way: the same packets as ever, made with fewer questions.
+//! Short messages with nothing in their way: the same packets as ever, made and taken in with fewer questions.
 //!
-//! Owns the question whether a SEND just posted is the next packet in every respect, and whether what a packet brought is
-//! a receive completion and nothing else. A host that gets a yes is spared its loop over everything a queue pair may want;
-//! after a no it goes the usual way, and nothing has happened. Owns no rule of the protocol: what is asked here is
-//! whether any of them would do something.
+//! Owns the questions whether a SEND about to be posted is the next packet in every respect, whether one that has come is
+//! what is expected and asks for nothing but a receive completion, and what each then changes. A host that gets a yes is
+//! spared its loop over everything a queue pair may want; after a no it goes the usual way, and nothing has happened.
+//! Owns no rule of the protocol: what is asked here is whether any of them would do something else.
+//!
+//! An acknowledgement that is owed travels beside such a packet. It says what a packet of its own before it would have said.
 
-use ibex_wire::{Bth, Header, Opcode, padding};
+use ibex_wire::{Aeth, Bth, Opcode, Psn, Syndrome, padding};
 
 use super::RcQp;
 use crate::requester::wire;
-use crate::{Host, Nanos, QpState, SendOp, SendWqe};
+use crate::{Nanos, QpState, SendCompletion, SendOp, SendWqe};
+
+/// An acknowledgement, as its packet would say it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ack {
+    /// Everything up to this number has been executed.
+    pub psn: Psn,
+    /// How, and the messages executed so far.
+    pub aeth: Aeth,
+}
+
+impl Ack {
+    /// The header before its AETH, in a packet to where `beside` goes.
+    pub fn header(&self, beside: &Bth) -> Bth {
+        Bth { pkey: beside.pkey, ..Bth::new(Opcode::RC_ACK, beside.dest_qpn, self.psn) }
+    }
+}
+
+/// The time, for a transport that asks for no more of it than it needs.
+pub trait Clock {
+    /// The time.
+    fn now(&self) -> Nanos;
+
+    /// When [`handle_timeout`](RcQp::handle_timeout) will be called whatever happens, if that is certain. What is to be timed
+    /// may then begin to be timed there, and the clock need not be read.
+    fn next_look(&self) -> Option<Nanos> {
+        None
+    }
+}
+
+/// A clock that stands still.
+impl Clock for Nanos {
+    fn now(&self) -> Nanos {
+        *self
+    }
+}
 
 impl RcQp {
-    /// Posts a SEND without immediate and sends it at once, if it is one packet and nothing else is to be sent or waited for.
-    /// `buf` has its payload after [`Bth::LEN`] bytes; the length of the packet is returned. `None` if it has to be posted.
-    /// If an acknowledgement is owed, [`express_ack`](RcQp::express_ack) must follow.
+    /// Whether a SEND without immediate would be one packet, sent at once, were it posted now; nothing else is to be sent, and
+    /// nothing but an acknowledgement is owed. [`express_send`](RcQp::express_send) may follow.
     #[inline]
-    pub fn express_send(
-        &mut self,
-        wqe: SendWqe,
-        buf: &mut [u8],
-        now: impl FnOnce() -> Nanos,
-    ) -> Option<usize> {
-        let (QpState::Rts, Some(requester), Some(receiving)) =
-            (self.state, &mut self.requester, &self.receiving)
+    pub fn may_express(&self, wqe: &SendWqe) -> bool {
+        let (QpState::Rts, Some(requester), Some(receiving)) = (self.state, &self.requester, &self.receiving)
         else {
+            return false;
+        };
+        matches!(wqe.op, SendOp::Send { imm: None, inv: None })
+            && wqe.len as usize <= requester.route.mtu.bytes()
+            && self.out.unfetched_sends() + requester.sq.len() < self.caps.sq_depth as usize
+            && (receiving.responder.answers.is_only_ack() || !receiving.responder.answers.is_owed())
+            && requester.is_clear(wqe)
+    }
+
+    /// Posts and sends a message of which [`may_express`](RcQp::may_express) says that it may: its header, behind which the
+    /// payload and [`padding`] belong, and the acknowledgement to travel with it.
+    #[inline]
+    pub fn express_send(&mut self, wqe: SendWqe, clock: &impl Clock) -> Option<(Bth, Option<Ack>)> {
+        let (Some(requester), Some(receiving)) = (&mut self.requester, &mut self.receiving) else {
             return None;
         };
-        let SendOp::Send { imm: None, inv: None } = wqe.op else { return None };
-        let len = wqe.len as usize;
-        let pad = padding(len);
-        if len > requester.route.mtu.bytes()
-            || self.out.unfetched_sends() + requester.sq.len() >= self.caps.sq_depth as usize
-            || receiving.responder.answers.is_owed() && !receiving.responder.answers.is_only_ack()
-            || !requester.is_clear(&wqe)
-        {
-            return None;
-        }
-        let payload = buf.get_mut(Bth::LEN..Bth::LEN + len + pad)?;
-        payload[len..].fill(0);
         requester.post(wqe);
         let ack_req = requester.express_asks(&wqe);
         let bth = Bth {
             solicited: wqe.solicited,
-            pad: pad as u8,
+            pad: padding(wqe.len as usize) as u8,
             pkey: requester.route.pkey,
             ack_req,
             ..Bth::new(Opcode::RC_SEND_ONLY, requester.route.remote_qpn, wire(requester.nxt))
         };
-        bth.put(buf)?;
-        requester.express_sent(ack_req, now);
-        self.out.counters.sent += 1;
-        Some(Bth::LEN + len + pad)
+        requester.express_sent(ack_req, clock);
+        let ack = receiving.responder.answers.take_ack();
+        self.out.counters.sent += 1 + u64::from(ack.is_some());
+        Some((bth, ack))
     }
 
-    /// Writes the acknowledgement that is owed, if one is: it travels behind the message.
+    /// Whether a packet that has come, with `len` bytes of payload and perhaps an acknowledgement beside it, is a SEND that
+    /// is expected now, and both together are a receive completion, completions of sends before it, and nothing else
+    /// but an acknowledgement to be sent. [`express_receive`](RcQp::express_receive) may follow, if there is a receive
+    /// request with room for it.
     #[inline]
-    pub fn express_ack<H: Host>(&mut self, host: &mut H, buf: &mut [u8]) -> Option<usize> {
-        if !self.owes_only_ack() {
-            return None;
+    pub fn expects_express(&self, bth: &Bth, len: usize, ack: Option<&Ack>) -> bool {
+        let (QpState::Rts, Some(requester), Some(receiving)) = (self.state, &self.requester, &self.receiving)
+        else {
+            return false;
+        };
+        let all_known = match ack {
+            Some(Ack { psn, aeth: Aeth { syndrome: Syndrome::Ack { .. }, .. } }) => {
+                requester.is_all_up_to(*psn)
+            }
+            Some(_) => false,
+            // No completion of a send may be on its way that has to come before that of the receive.
+            None => requester.has_asked_nothing() && !requester.wants_transmit(),
+        };
+        all_known
+            && bth.opcode == Opcode::RC_SEND_ONLY
+            && bth.pkey.matches(self.pkey)
+            && receiving.responder.expects_message(bth.psn, len)
+            && self.out.is_idle()
+    }
+
+    /// Takes in a packet of which [`expects_express`](RcQp::expects_express) said that it is expected, and whose payload has
+    /// been placed. Calls `done` for each request that the acknowledgement completes. Whether an acknowledgement is owed.
+    #[inline]
+    pub fn express_receive(
+        &mut self,
+        bth: &Bth,
+        ack: Option<&Ack>,
+        clock: &impl Clock,
+        done: impl FnMut(SendCompletion),
+    ) -> bool {
+        if let (Some(_), Some(requester)) = (ack, &mut self.requester) {
+            requester.all_acknowledged(clock, done);
         }
-        let sent = self.poll_answers(host, buf)?;
-        self.out.counters.sent += 1;
-        Some(sent.len)
+        self.out.counters.received += 1 + u64::from(ack.is_some());
+        if let Some(receiving) = &mut self.receiving {
+            receiving.responder.message_taken(bth.ack_req);
+        }
+        bth.ack_req
     }
 
     /// Whether all that is left to do after a packet is to fetch completions of receives: nothing is to be sent or reported, and

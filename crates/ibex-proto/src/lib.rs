@@ -68,7 +68,7 @@ pub use counters::Counters;
 pub use host::{AtomicOp, Host, LocalFault, RecvWqe, RemoteAccess, RemoteFault};
 pub use output::Transmit;
 pub use qp::Qp;
-pub use rc::RcQp;
+pub use rc::{Ack, Clock, RcQp};
 pub use state::{BadTransition, QpState, QpType};
 pub use wqe::{MAX_MESSAGE, PostError, SendOp, SendWqe};
 

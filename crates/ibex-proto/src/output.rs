@@ -69,6 +69,12 @@ impl Output {
         self.sends.is_empty() && self.recvs.is_empty()
     }
 
+    /// Whether nothing is left to be fetched.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_empty() && self.events.is_empty()
+    }
+
     /// Whether there are completions of receives, and nothing else.
     #[inline]
     pub(crate) fn has_only_receives(&self) -> bool {

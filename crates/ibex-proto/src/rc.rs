@@ -9,6 +9,8 @@ mod bypass;
 #[path = "express.rs"]
 mod express;
 
+pub use express::{Ack, Clock};
+
 use ibex_wire::{Mtu, NakCode, Packet, Pkey, Psn, Qpn, Service};
 
 use crate::errors::Refusal;

@@ -23,7 +23,7 @@ use crate::recovery::Recovery;
 use crate::retry::Retry;
 use crate::window::Window;
 use crate::{
-    Host, LocalFault, MAX_MESSAGE, Nanos, RcCaps, RtsAttr, SendCompletion, SendOp, SendWqe, Transmit,
+    Clock, Host, LocalFault, MAX_MESSAGE, Nanos, RcCaps, RtsAttr, SendCompletion, SendOp, SendWqe, Transmit,
     WcStatus,
 };
 
@@ -406,13 +406,19 @@ impl Requester {
     /// Whether a SEND or WRITE of one packet posted now would be sent next, with room behind it in the window.
     #[inline]
     pub(crate) fn is_clear(&self, wqe: &SendWqe) -> bool {
+        self.is_quiet()
+            && self.nxt + 1 < self.una + u64::from(self.window.size())
+            && !(wqe.fence && self.data_before > 0)
+    }
+
+    /// Whether all that was posted has been sent, and nothing else is going on.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
         self.cur == self.sq.len()
             && self.nxt == self.high
             && self.nxt >= self.early.executed
-            && self.nxt + 1 < self.una + u64::from(self.window.size())
-            && self.recovery.jump_at == u64::MAX
+            && self.recovery.jump_at == NEVER
             && self.drain_at.is_none()
-            && !(wqe.fence && self.data_before > 0)
             && !self.failed
             && !self.retry.in_rnr_wait()
             && !self.early.wants_transmit()
@@ -426,19 +432,21 @@ impl Requester {
 
     /// The message of one packet that was posted last has been sent.
     #[inline]
-    pub(crate) fn express_sent(&mut self, ack_req: bool, now: impl FnOnce() -> Nanos) {
+    pub(crate) fn express_sent(&mut self, ack_req: bool, clock: &impl Clock) {
         self.since_ack = if ack_req { 0 } else { self.since_ack + 1 };
         self.messages_unasked = if ack_req { 0 } else { self.messages_unasked + 1 };
         self.prompt = self.prompt.saturating_sub(1);
         self.nxt = self.end;
         self.high = self.end;
         self.cur = self.sq.len();
-        if ack_req || !self.retry.is_armed() {
-            let now = now();
-            if ack_req {
-                self.retry.on_sent_first(now, self.nxt);
+        if ack_req && self.retry.wants_trip() {
+            self.retry.on_sent_first(clock.now(), self.nxt);
+        }
+        if !self.retry.is_armed() {
+            match clock.next_look() {
+                Some(look) => self.retry.on_sent_before(look),
+                None => self.retry.on_sent(clock.now()),
             }
-            self.retry.on_sent(now);
         }
     }
 
@@ -549,7 +557,7 @@ impl Requester {
     /// Takes the oldest request off. An empty queue begins at the start of its memory again: a connection with one request at
     /// a time touches no more than one place.
     #[inline(always)]
-    fn drop_front(&mut self) {
+    pub(crate) fn drop_front(&mut self) {
         self.sq.pop_front();
         if self.sq.is_empty() {
             self.sq.clear();

@@ -430,6 +430,27 @@ impl Responder {
         self.max_resources != 0
     }
 
+    /// Whether a SEND in one packet with this number and `len` bytes is what comes next, with nothing left from before it.
+    #[inline]
+    pub(crate) fn expects_message(&self, psn: Psn, len: usize) -> bool {
+        psn == self.expected
+            && len <= self.mtu.bytes()
+            && self.is_between_messages()
+            && self.ahead.is_empty()
+            && !self.answers.is_owed()
+    }
+
+    /// That message was executed.
+    #[inline]
+    pub(crate) fn message_taken(&mut self, ack_req: bool) {
+        let psn = self.expected;
+        self.pass_over(1);
+        self.unasked = !ack_req;
+        if ack_req {
+            self.answers.ack(psn, self.msn);
+        }
+    }
+
     /// A message of `packets` numbers was executed without any of them.
     #[inline]
     pub(crate) fn pass_over(&mut self, packets: u32) {

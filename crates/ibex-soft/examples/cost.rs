@@ -65,6 +65,24 @@ fn main() {
     let half = (cpu() - start) as f64 / (2 * ROUNDS) as f64;
     println!("ping-pong, half  {half:8.0} ns, {:.2} datagrams", half / udp);
 
+    let start = cpu();
+    for i in 0..2 * rounds("lat") {
+        let (from, to, from_memory, to_memory) = if i % 2 == 0 {
+            (&pair.a, &pair.b, &pair.am, &pair.bm)
+        } else {
+            (&pair.b, &pair.a, &pair.bm, &pair.am)
+        };
+        to.recv(i, to_memory.sge(0, 64));
+        from.send_one(i, from_memory.sge(0, 64));
+        // The other's answer brought the acknowledgement of what it answers.
+        if i > 0 {
+            to.send.success();
+        }
+        while to.recv.success().opcode != IBV_WC_RECV {}
+    }
+    let half = (cpu() - start) as f64 / (2 * ROUNDS) as f64;
+    println!("each completing  {half:8.0} ns, {:.2} datagrams", half / udp);
+
     const MIB: usize = 1 << 20;
     for opcode in [IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ] {
         let start = cpu();

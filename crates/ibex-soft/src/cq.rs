@@ -17,12 +17,13 @@ mod unpolled;
 mod walk;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ibex_sys::{IBV_WC_SUCCESS, ibv_wc};
 
 use crate::event::{EventQueue, Unacked};
 use crate::os;
+use ibex_sys::lock::{Guard, Lock};
 
 pub(crate) use moderation::Moderation;
 pub(crate) use unpolled::Unpolled;
@@ -71,9 +72,19 @@ impl Entry {
         owner.add();
     }
 
+    /// It is polled, with the queue's lock held.
+    #[inline]
     fn taken(&self) {
         if let Some(owner) = &self.owner {
             owner.take();
+        }
+    }
+
+    /// The same without the lock.
+    #[inline]
+    fn walked(&self) {
+        if let Some(owner) = &self.owner {
+            owner.walk();
         }
     }
 }
@@ -98,7 +109,7 @@ struct Ring {
 /// A completion queue.
 #[derive(Debug)]
 pub(crate) struct Cq {
-    ring: Mutex<Ring>,
+    ring: Lock<Ring>,
     /// `Ring::len` without the lock, to see emptiness cheaply.
     waiting: AtomicUsize,
     /// The channel events go to, and the name they carry.
@@ -145,7 +156,7 @@ impl Cq {
             purged: Vec::new(),
         };
         Cq {
-            ring: Mutex::new(ring),
+            ring: Lock::new(ring),
             waiting: AtomicUsize::new(0),
             channel: channel.map(|channel| (channel, name)),
             name,
@@ -167,6 +178,7 @@ impl Cq {
     ///
     /// # Errors
     /// [`Overflow`] if there is no room, now or earlier.
+    #[inline]
     pub(crate) fn push(&self, completion: ibv_wc, solicited: bool, owner: &Unpolled) -> Result<(), Overflow> {
         let mut ring = self.lock();
         if ring.overflown || ring.len >= ring.capacity {
@@ -188,6 +200,7 @@ impl Cq {
     }
 
     /// Raises the event the queue is armed for.
+    #[cold]
     fn raise(&self, ring: &mut Ring) {
         ring.armed = Armed::Not;
         if let Some((channel, name)) = &self.channel {
@@ -196,6 +209,7 @@ impl Cq {
     }
 
     /// Takes up to `most` completions, oldest first, giving each to `take`; returns how many.
+    #[inline]
     pub(crate) fn pop(&self, most: usize, mut take: impl FnMut(usize, &ibv_wc)) -> usize {
         if self.is_empty() {
             return 0;
@@ -272,8 +286,9 @@ impl Cq {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    #[inline]
+    fn lock(&self) -> Guard<'_, Ring> {
+        self.ring.lock()
     }
 }
 

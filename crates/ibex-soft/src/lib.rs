@@ -29,9 +29,10 @@
 //!
 //! # Locks
 //! In this order: table of regions (read) → table of queue pairs (read) → queue pair → shared receive queue → completion
-//! queue → event queue. A window's lock comes after the queue pair's, for the length of one copy; the gate of an extended
+//! queue → event queue. A receive round has the engine's own table of queue pairs. A window's lock comes after the queue pair's, for the length of one copy; the gate of an extended
 //! object (`gate`) comes before everything, and is held while the program runs. A thread takes each table at most once, and
-//! two queue pairs at most, the lower number first. The engine's lock, tried and never waited for, comes before all of
+//! two queue pairs at most, the lower number first. The engine's lock, which only who makes or destroys a queue pair or pays for
+//! another waits for, comes before all of
 //! them; the pool of buffers, the timers and a link's sending half are leaves. The program is never called back, and nothing blocks, under any of
 //! them; only taking back what another process of the host works on just now waits for it.
 //!

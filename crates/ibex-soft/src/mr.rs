@@ -288,6 +288,7 @@ impl MrTable {
     ///
     /// # Errors
     /// [`MrFault`], in the order key, domain, bounds, access.
+    #[inline]
     pub(crate) fn local(
         &self,
         pd: PdNumber,
@@ -320,6 +321,7 @@ impl MrTable {
         }
     }
 
+    #[inline]
     fn find(
         &self,
         pd: PdNumber,

@@ -69,6 +69,8 @@ pub mod dispatch;
 #[cfg(test)]
 mod layout;
 pub mod loader;
+#[doc(hidden)]
+pub mod lock;
 mod macros;
 mod names;
 mod plain;

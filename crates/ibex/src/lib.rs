@@ -82,7 +82,6 @@ mod device;
 mod error;
 mod gid;
 mod limits;
-mod lock;
 mod op;
 mod pd;
 mod provider;

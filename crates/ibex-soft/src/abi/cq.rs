@@ -224,11 +224,9 @@ pub(super) unsafe extern "C" fn poll_cq(cq: *mut ibv_cq, most: c_int, wc: *mut i
             unsafe { to.write(*entry) }
         };
         nic.polled();
-        let count = inside.cq.pop(most, take);
-        if count > 0 || most == 0 {
-            return Ok(count as c_int);
+        if inside.cq.is_empty() && most > 0 {
+            nic.progress();
         }
-        nic.progress();
         Ok(inside.cq.pop(most, take) as c_int)
     });
     polled.unwrap_or_else(|errno| {

@@ -23,7 +23,8 @@ use super::object::code;
 use super::{ah, mw, qp};
 use crate::memory;
 use crate::mr::PdNumber;
-use crate::qp::{MAX_SGE, Payload, Poster, SendRequest};
+use crate::nic::Nic;
+use crate::qp::{MAX_SGE, Message, Payload, Poster, Qp, SendRequest, capacity};
 
 /// `ibv_post_send(3)`. Requests before the one that fails are carried out.
 pub(super) unsafe extern "C" fn post_send(
@@ -35,9 +36,13 @@ pub(super) unsafe extern "C" fn post_send(
         // SAFETY: the queue pair is alive (manual).
         let inside = unsafe { qp::inside(qp) }?;
         let nic = inside.shared.nic().inspect_err(|_| report(bad, first))?;
+        // SAFETY: the list is readable (manual), if there is one.
+        let only = unsafe { first.as_ref() }.filter(|wr| wr.next.is_null());
+        if only.is_some_and(|wr| is_message(wr) && post_message(&inside.qp, nic, wr)) {
+            return Ok(());
+        }
+        let alone = only.is_some_and(|wr| !is_message(wr));
         let tables = inside.qp.tables(nic);
-        // SAFETY: the list is readable (manual).
-        let alone = !first.is_null() && unsafe { (*first).next }.is_null();
         let mut poster = inside.qp.poster(nic, &tables, alone);
         let mut next = first;
         let mut outcome = Ok(());
@@ -109,6 +114,25 @@ pub(super) fn list<'a>(first: *const ibv_sge, count: c_int) -> Result<&'a [ibv_s
     Ok(unsafe { std::slice::from_raw_parts(first, count) })
 }
 
+/// Whether a request is a plain SEND.
+#[inline]
+fn is_message(wr: &ibv_send_wr) -> bool {
+    wr.opcode == IBV_WR_SEND
+}
+
+/// Posts a request that is a SEND the express way; false if that is not possible, or it is not as it should be.
+#[inline]
+fn post_message(qp: &Qp, nic: &Nic, wr: &ibv_send_wr) -> bool {
+    let flag = |bit: ibex_sys::ibv_send_flags| wr.send_flags & bit.0 != 0;
+    let Ok(sges) = list(wr.sg_list, wr.num_sge) else { return false };
+    let copy = |out: &mut [u8]| copy_inline(sges, out);
+    let payload =
+        if flag(IBV_SEND_INLINE) { Payload::Inline(capacity(sges), &copy) } else { Payload::Gather(sges) };
+    let (signaled, fence, solicited) =
+        (flag(IBV_SEND_SIGNALED), flag(IBV_SEND_FENCE), flag(IBV_SEND_SOLICITED));
+    qp.post_express(nic, &Message { wr_id: wr.wr_id, payload, signaled, fence, solicited })
+}
+
 fn send(poster: &mut Poster<'_>, wr: &ibv_send_wr) -> Result<(), i32> {
     let flag = |bit: ibex_sys::ibv_send_flags| wr.send_flags & bit.0 != 0;
     let sges = list(wr.sg_list, wr.num_sge)?;
@@ -131,9 +155,7 @@ fn send(poster: &mut Poster<'_>, wr: &ibv_send_wr) -> Result<(), i32> {
         if op.awaits_data() {
             return Err(libc::EINVAL);
         }
-        let bytes: u64 = sges.iter().map(|sge| u64::from(sge.length)).sum();
-        // Above the limit in any case if it does not fit.
-        Payload::Inline(u32::try_from(bytes).unwrap_or(u32::MAX), &copy)
+        Payload::Inline(capacity(sges), &copy)
     } else {
         Payload::Gather(sges)
     };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cm::{GRACE, PACKET};
-use crate::net::{Config, RxRing, Scan, Wire};
+use crate::net::{Config, Datagram, RxRing, Scan, Wire};
 use ibex_wire::Qpn;
 use ibex_wire::mad::Gid;
 
@@ -88,7 +88,9 @@ fn a_flood_for_a_stopped_listener_costs_one_try_a_turn() {
     let mut ring = RxRing::new();
     let mut all = Vec::new();
     let mut read = |all: &mut Vec<u32>| {
-        listener.recv(&mut ring, Scan::Full, 10_000, |datagram| all.push(number(datagram.packet)));
+        listener.recv(&mut ring, Scan::Full, 10_000, &mut |datagram: Datagram<'_>| {
+            all.push(number(datagram.packet))
+        });
     };
     read(&mut all);
     let mut now = FULL * 4;

@@ -8,14 +8,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Counts that lie together: a kilobyte of them.
+/// Counts that lie together: one and a half kilobytes of them.
 const CHUNK: usize = 128;
 
-/// Both wrap; a queue has far less than half of what they count to.
-#[derive(Debug, Default)]
+/// All wrap; a queue has far less than half of what they count to.
+#[derive(Debug)]
 struct Counts {
     added: AtomicU32,
     taken: AtomicU32,
+    /// Taken, too, but without the completion queue's lock.
+    walked: AtomicU32,
+}
+
+impl Counts {
+    const fn new() -> Counts {
+        Counts { added: AtomicU32::new(0), taken: AtomicU32::new(0), walked: AtomicU32::new(0) }
+    }
 }
 
 /// The count of one queue; a clone counts the same.
@@ -24,7 +32,7 @@ pub(crate) struct Unpolled {
     chunk: Arc<[Counts; CHUNK]>,
     /// Its place, which no other queue ever gets: entries may name it when it is gone.
     at: u32,
-    /// Whether all go to one completion queue, whose lock keeps those that add apart.
+    /// Whether all go to one completion queue, whose lock keeps those that count apart.
     one_queue: bool,
 }
 
@@ -47,11 +55,7 @@ impl Supply {
 impl Default for Unpolled {
     /// That of a queue whose completions may go to several completion queues.
     fn default() -> Unpolled {
-        Unpolled {
-            chunk: Arc::new([const { Counts { added: AtomicU32::new(0), taken: AtomicU32::new(0) } }; CHUNK]),
-            at: 0,
-            one_queue: false,
-        }
+        Unpolled { chunk: Arc::new([const { Counts::new() }; CHUNK]), at: 0, one_queue: false }
     }
 }
 
@@ -67,7 +71,7 @@ impl Unpolled {
     pub(crate) fn count(&self) -> usize {
         let counts = self.counts();
         // In this order: of what was taken, all was added before.
-        let taken = counts.taken.load(Ordering::Acquire);
+        let taken = counts.taken.load(Ordering::Acquire).wrapping_add(counts.walked.load(Ordering::Acquire));
         counts.added.load(Ordering::Acquire).wrapping_sub(taken) as usize
     }
 
@@ -79,17 +83,28 @@ impl Unpolled {
 
     #[inline]
     pub(super) fn add(&self) {
-        let added = &self.counts().added;
-        if self.one_queue {
-            added.store(added.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
-        } else {
-            added.fetch_add(1, Ordering::AcqRel);
-        }
+        self.one_more(&self.counts().added);
+    }
+
+    /// With the completion queue's lock held.
+    #[inline]
+    pub(super) fn take(&self) {
+        self.one_more(&self.counts().taken);
+    }
+
+    /// Without that lock.
+    #[inline]
+    pub(super) fn walk(&self) {
+        self.counts().walked.fetch_add(1, Ordering::AcqRel);
     }
 
     #[inline]
-    pub(super) fn take(&self) {
-        self.counts().taken.fetch_add(1, Ordering::AcqRel);
+    fn one_more(&self, count: &AtomicU32) {
+        if self.one_queue {
+            count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        } else {
+            count.fetch_add(1, Ordering::AcqRel);
+        }
     }
 }
 

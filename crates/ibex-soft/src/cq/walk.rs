@@ -42,7 +42,7 @@ impl Walk {
         }
         self.at += 1;
         self.seen += 1;
-        self.current().taken();
+        self.current().walked();
         true
     }
 
@@ -98,7 +98,7 @@ impl Walk {
             return false;
         }
         self.seen += 1;
-        self.entries[0].taken();
+        self.entries[0].walked();
         true
     }
 
@@ -124,7 +124,7 @@ impl Walk {
         let mut kept = self.at + 1;
         for index in self.at + 1..self.len {
             if ring.purged.contains(&self.entries[index].wc.qp_num) {
-                self.entries[index].taken();
+                self.entries[index].walked();
             } else {
                 self.entries.swap(kept, index);
                 kept += 1;

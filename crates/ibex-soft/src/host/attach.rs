@@ -14,6 +14,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::ancillary::{self, Credentials, Letter};
@@ -262,6 +263,7 @@ impl Host {
         unwatch(entry.connection.as_raw_fd());
         let link = entry.link()?;
         link.take_down();
+        self.gone.fetch_add(link.express_packets(), Ordering::Relaxed);
         self.changed();
         Some(Change::Down(entry.port, link.id))
     }

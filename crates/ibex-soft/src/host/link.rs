@@ -3,14 +3,18 @@
 //! Owns the writer, which threads that post take turns at, and what happens while the ring is full. The reading half
 //! belongs to whoever receives ([`super::Incoming`]).
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ibex_proto::Ack;
+use ibex_wire::Bth;
+
 use super::bell::PeerBell;
-use super::ring::{Garbage, Writer};
+use super::ring::{Garbage, Space, Writer, express_record};
 use super::segment::Mapping;
 use crate::oneside::View;
+use ibex_sys::lock::{Guard, Lock};
 
 /// How long a full ring may stand still before its reader is taken for stopped: packets are lost from then on, as at a
 /// full socket, so that the transport's timers run and end. A reader that is only pushed from its processor is back
@@ -52,10 +56,12 @@ pub(crate) struct Link {
     /// The peer's UDP port, by which its slots are recognised.
     pub(crate) port: u16,
     /// `None` once the link is down: then nothing keeps the memory mapped.
-    out: Mutex<Option<Out>>,
+    out: Lock<Option<Out>>,
     /// Bytes that certainly fit, when last seen.
     room: AtomicUsize,
     down: AtomicBool,
+    /// Packets sent in express records; written with the sending half's lock held.
+    express: AtomicU64,
     /// The peer's memory, if it may be reached; `None` once the link is down, whoever still knows the link.
     view: Mutex<Option<Arc<View>>>,
 }
@@ -85,8 +91,16 @@ impl Link {
         view: Option<View>,
     ) -> Link {
         let out = Out { map, writer, bell, wants: false, full: None, kept: Vec::new(), packets: 0 };
-        let (room, down) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Link { id, port, out: Mutex::new(Some(out)), room, down, view: Mutex::new(view.map(Arc::new)) }
+        let (room, down, express) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicU64::new(0));
+        Link {
+            id,
+            port,
+            out: Lock::new(Some(out)),
+            room,
+            down,
+            express,
+            view: Mutex::new(view.map(Arc::new)),
+        }
     }
 
     /// Whether `bytes` of records can be sent. When the answer is to wait, the peer wakes this process once there is room.
@@ -132,6 +146,34 @@ impl Link {
         sent
     }
 
+    /// Sends an express record of `len` bytes of payload and padding at once: `fill` puts them into the ring and gives the
+    /// header and the acknowledgement beside it, or nothing if the record is not to be sent. Whether it was: not if
+    /// there is no room for it here and now.
+    #[inline]
+    pub(crate) fn express(
+        &self,
+        len: usize,
+        fill: impl FnOnce(Space<'_>) -> Option<(Bth, Option<Ack>)>,
+    ) -> bool {
+        let mut guard = self.lock();
+        let Some(out) = &mut *guard else { return false };
+        if out.certain() < express_record(len) {
+            return false;
+        }
+        let Some((bth, ack)) = out.writer.space(&out.map, len).and_then(fill) else {
+            return false;
+        };
+        let mut header = [0; Bth::LEN];
+        bth.emit(&mut header);
+        out.writer.publish(&out.map, len, &header, ack);
+        out.bell.ring();
+        let packets = 1 + u64::from(ack.is_some());
+        out.packets += packets;
+        self.express.store(self.express.load(Ordering::Relaxed) + packets, Ordering::Relaxed);
+        self.room.store(out.certain(), Ordering::Relaxed);
+        true
+    }
+
     /// Sends what was kept, if there is room; whether some is left.
     pub(crate) fn push_on(&self) -> bool {
         self.look(0) == Room::Wait
@@ -172,8 +214,14 @@ impl Link {
         self.lock().as_ref().map_or(0, |out| out.packets)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Out>> {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Of these, packets sent in express records.
+    pub(crate) fn express_packets(&self) -> u64 {
+        self.express.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn lock(&self) -> Guard<'_, Option<Out>> {
+        self.out.lock()
     }
 }
 
@@ -231,8 +279,11 @@ mod tests {
 
     use super::super::bell::Bell;
     use super::super::ring::{self, DATA, LINE, PAIR, Reader, Side};
+    use ibex_wire::{Opcode, Psn, Qpn};
+
     use super::super::segment;
     use super::*;
+    use crate::net::express::Room as _;
 
     fn link() -> (Link, segment::Mapping, Reader) {
         let (fd, map) = segment::create(PAIR, false).unwrap();
@@ -270,6 +321,75 @@ mod tests {
         reader.tell(&map);
         assert_eq!(link.room(batch.len()), Room::Yes);
         assert_eq!(link.packets(), sent as u64);
+    }
+
+    /// What is sent by express finds its place at once or not at all, and never overtakes.
+    #[test]
+    fn express_waits_for_nothing() {
+        let (link, map, mut reader) = link();
+        let header = Bth::new(Opcode::RC_SEND_ONLY, Qpn::new(1), Psn::new(1));
+        let asked = std::cell::Cell::new(0);
+        let express = |len| {
+            link.express(len, |mut space| {
+                asked.set(asked.get() + 1);
+                space.write(0, &vec![7; len]);
+                Some((header, None))
+            })
+        };
+        let mut out = [0; crate::net::MAX_PACKET];
+        assert!(express(8));
+        assert!(!link.express(8, |_| None), "it was thought better of");
+        assert!(
+            matches!(reader.read(&map, &mut out), Ok(Some(ring::Record::Express(one))) if one.len() == 8)
+        );
+        assert!(matches!(reader.read(&map, &mut out), Ok(None)), "of which nothing is seen");
+        while link.room(100 * LINE) == Room::Yes {
+            assert_eq!(link.send(&records(100), 100), Sent::Now);
+        }
+        // To the brim.
+        let before = asked.get();
+        while express(8) {}
+        let filled = asked.get() - before;
+        assert!(!express(8) && asked.get() == before + filled, "nothing is put where there is no room");
+        assert_eq!(link.send(&records(10), 10), Sent::Later);
+        assert_eq!(link.express_packets(), 1 + filled);
+        while reader.read(&map, &mut out).unwrap().is_some() {}
+        reader.tell(&map);
+        assert!(!express(8), "what is kept goes first");
+        assert!(!link.push_on());
+        assert!(express(8));
+        for _ in 0..10 {
+            assert!(matches!(reader.read(&map, &mut out), Ok(Some(ring::Record::Packet(56)))));
+        }
+        assert!(matches!(reader.read(&map, &mut out), Ok(Some(ring::Record::Express(_)))));
+        link.take_down();
+        assert!(!express(8));
+    }
+
+    /// The places of the ring's last line and a half: what would run over goes the usual way.
+    #[test]
+    fn express_does_not_run_over_the_end() {
+        let (link, map, mut reader) = link();
+        let mut out = [0; crate::net::MAX_PACKET];
+        // Up to a line before the end.
+        for _ in 0..DATA / LINE - 1 {
+            if link.room(LINE) != Room::Yes {
+                panic!("it is read");
+            }
+            assert_eq!(link.send(&records(1), 1), Sent::Now);
+            assert!(reader.read(&map, &mut out).unwrap().is_some());
+            reader.tell(&map);
+        }
+        assert_eq!(link.room(DATA / 2), Room::Yes);
+        let filled = |_: Space<'_>| Some((Bth::new(Opcode::RC_SEND_ONLY, Qpn::new(1), Psn::new(1)), None));
+        assert!(!link.express(36, filled));
+        assert_eq!(link.express_packets(), 0);
+        assert!(link.express(32, filled), "it ends with the ring");
+        assert!(link.express(36, filled), "at the start again");
+        for len in [32, 36] {
+            let record = reader.read(&map, &mut out);
+            assert!(matches!(record, Ok(Some(ring::Record::Express(express))) if express.len() == len));
+        }
     }
 
     /// Two threads both see the last room there is: once the batch of the slower one was lost.

@@ -45,7 +45,7 @@ pub(crate) mod segment;
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -57,9 +57,10 @@ pub(crate) use ring::{HEADER, header, length, record};
 
 use attach::Entry;
 use bell::{Bell, PeerBell};
-use ring::{Garbage, LINE, Reader, Side, Writer};
+use ring::{Garbage, LINE, Reader, Record, Side, Writer};
 use segment::Mapping;
 
+use crate::net::express::Express;
 use crate::oneside::OneSide;
 
 /// Most peers: as many as there are slots.
@@ -70,6 +71,12 @@ const LOOKS: usize = 16;
 
 /// With more rings than this a round is not much longer than a look at all of them, whose lines come from as many places.
 const FEW_RINGS: usize = 4;
+
+/// What came over a link.
+pub(crate) enum Arrival<'a> {
+    Packet(&'a [u8]),
+    Express(&'a Express<'a>),
+}
 
 /// A process's links.
 #[derive(Debug)]
@@ -84,6 +91,8 @@ pub(crate) struct Host {
     peers: Mutex<Peers>,
     /// Changes whenever links come or go.
     generation: AtomicU32,
+    /// Packets sent in express records over links that are gone.
+    gone: AtomicU64,
     /// Whether a link may have kept what was sent over it.
     kept: AtomicBool,
     /// The connections to peers, readable without the lock: for fork's child. −1 where there is none.
@@ -133,6 +142,7 @@ impl Host {
             memory: OneSide::new().ok(),
             peers: Mutex::default(),
             generation: AtomicU32::new(1),
+            gone: AtomicU64::new(0),
             kept: AtomicBool::new(false),
             connections: (0..MAX_PEERS).map(|_| AtomicI32::new(-1)).collect(),
         };
@@ -199,6 +209,15 @@ impl Host {
         own.chain(live).find(|link| link.port == port && !link.is_down()).map(|link| link.id)
     }
 
+    /// Packets sent in express records over any link.
+    pub(crate) fn express_packets(&self) -> u64 {
+        let peers = self.lock();
+        let own = peers.own.iter().map(|(link, _)| link);
+        let live = peers.entries.iter().flatten().filter_map(Entry::link);
+        let sent: u64 = own.chain(live).map(|link| link.express_packets()).sum();
+        self.gone.load(Ordering::Relaxed) + sent
+    }
+
     /// Notes that a link has kept what was sent over it.
     pub(crate) fn note_kept(&self) {
         self.kept.store(true, Ordering::Release);
@@ -223,8 +242,8 @@ impl Host {
         }
     }
 
-    /// Hands the packets in the rings to `sink`, up to about `budget` from each; returns how many. `first` is called
-    /// before the first packet that ever came over a link is.
+    /// Hands what is in the rings to `sink`, up to about `budget` from each; returns how many. An express record that it
+    /// does not take it gets as packets. `first` is called before the first that ever came over a link is.
     #[inline]
     pub(crate) fn receive<S>(
         &self,
@@ -232,7 +251,7 @@ impl Host {
         budget: usize,
         state: &mut S,
         mut first: impl FnMut(&mut S),
-        mut sink: impl FnMut(&mut S, &[u8]),
+        mut sink: impl FnMut(&mut S, Arrival<'_>) -> bool,
     ) -> usize {
         let generation = self.generation.load(Ordering::Acquire);
         let mut total = 0;
@@ -256,7 +275,7 @@ impl Host {
                 incoming.fresh = false;
                 first(state);
             }
-            total += incoming.read(&mut inbox.packet, budget, |packet| sink(state, packet));
+            total += incoming.read(&mut inbox.packet, budget, |arrival| sink(state, arrival));
         }
         total
     }
@@ -268,14 +287,14 @@ impl Host {
         inbox: &mut Inbox,
         generation: u32,
         state: &mut S,
-        sink: &mut impl FnMut(&mut S, &[u8]),
+        sink: &mut impl FnMut(&mut S, Arrival<'_>) -> bool,
     ) -> usize {
         let mut total = 0;
         inbox.generation = generation;
         for gone in inbox.incoming.extract_if(.., |incoming| incoming.link.is_down()) {
             let mut gone = gone;
             // A ring holds no more packets than it has lines.
-            total += gone.read(&mut inbox.packet, ring::DATA / LINE, |packet| sink(state, packet));
+            total += gone.read(&mut inbox.packet, ring::DATA / LINE, |arrival| sink(state, arrival));
         }
         let peers = self.lock();
         let own = peers.own.iter().map(|(link, map)| (link, map, Side::Forth));
@@ -313,13 +332,23 @@ impl Incoming {
         &mut self,
         out: &mut [u8; crate::net::MAX_PACKET],
         budget: usize,
-        mut sink: impl FnMut(&[u8]),
+        mut sink: impl FnMut(Arrival<'_>) -> bool,
     ) -> usize {
         let mut packets = 0;
         while packets < budget {
             match self.reader.read(&self.map, out) {
                 Ok(None) => break,
-                Ok(Some(length)) => sink(&out[..length]),
+                Ok(Some(Record::Packet(length))) => {
+                    sink(Arrival::Packet(&out[..length]));
+                }
+                Ok(Some(Record::Express(express))) => {
+                    packets += express.packets() - 1;
+                    if !sink(Arrival::Express(&express)) {
+                        express.unpack(out, |packet| {
+                            sink(Arrival::Packet(packet));
+                        });
+                    }
+                }
                 Err(Garbage) => {
                     // Down, and off the list at the next change, which its connection's end is.
                     self.link.take_down();

@@ -6,7 +6,11 @@
 //! ```text
 //! control   0: reader's position │ 128: writer waits for room        one line each
 //! data      │ header │ packet … │ header │ packet … │ 0 │
+//! express   │ header │ acknowledgement │ BTH, 4 bytes unused │ payload … │
 //! ```
+//!
+//! An express record is one packet of a short message, and beside it what an acknowledgement would have said as a packet
+//! before it. Its header tells the length of payload and padding.
 //!
 //! The header is what publishes a record: the reader looks at the word at its position, so that an empty look costs one
 //! load and a message one line less than with an index. The writer puts a zero behind the last record before it stores
@@ -15,9 +19,15 @@
 //!
 //! The other process is not trusted to keep to this: everything read is checked, once, on a private copy.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use ibex_proto::Ack;
+use ibex_wire::Bth;
+
 use super::segment::Mapping;
+use crate::memory::UserMemory;
+use crate::net::express::{Express, Room, beside};
 
 /// Bytes of data in one ring. It stays in the second-level caches of both processors, and holds 60 of the largest
 /// packets: more than a reader takes in one round. Pages are allocated when first touched.
@@ -55,6 +65,50 @@ const SOON: usize = 3;
 /// The upper half of a header.
 const PACKET: u64 = 0x1bec_0001;
 const WRAP: u64 = 0x1bec_0002;
+const EXPRESS: u64 = 0x1bec_0003;
+
+/// Where the words of the BTH are in an express record, and its payload.
+const EXPRESS_BTH: usize = 2 * HEADER;
+const EXPRESS_PAYLOAD: usize = EXPRESS_BTH + 16;
+
+/// A BTH in words, and back.
+#[inline]
+fn halves(bth: &[u8; Bth::LEN]) -> [u64; 2] {
+    let mut low = [0; 8];
+    let mut high = [0; 8];
+    low.copy_from_slice(&bth[..8]);
+    high[..4].copy_from_slice(&bth[8..]);
+    [u64::from_ne_bytes(low), u64::from_ne_bytes(high)]
+}
+
+#[inline]
+fn joined([low, high]: [u64; 2]) -> [u8; Bth::LEN] {
+    let mut bth = [0; Bth::LEN];
+    bth[..8].copy_from_slice(&low.to_ne_bytes());
+    bth[8..].copy_from_slice(&high.to_ne_bytes()[..4]);
+    bth
+}
+
+/// The room for an express record's payload.
+pub(crate) struct Space<'a> {
+    map: &'a Mapping,
+    payload: usize,
+    len: usize,
+}
+
+impl Room for Space<'_> {
+    #[inline]
+    fn copy_from(&mut self, memory: &UserMemory, offset: usize, range: Range<usize>) {
+        debug_assert!(range.end <= self.len);
+        memory.copy_to(offset, self.map.memory(), self.payload + range.start, range.len(), false);
+    }
+
+    #[inline]
+    fn write(&mut self, at: usize, data: &[u8]) {
+        debug_assert!(at + data.len() <= self.len);
+        self.map.write(self.payload + at, data);
+    }
+}
 
 /// Which ring of the pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +142,14 @@ pub(crate) fn length(record: &[u8]) -> usize {
 /// Bytes that a record with a packet of `len` bytes occupies.
 pub(crate) const fn record(len: usize) -> usize {
     (HEADER + len).next_multiple_of(LINE)
+}
+
+/// What stands in the ring.
+pub(crate) enum Record<'a> {
+    /// A packet of so many bytes, copied out.
+    Packet(usize),
+    /// A short message, still where it is: valid until the next call that may tell the writer.
+    Express(Express<'a>),
 }
 
 /// The other process wrote what no writer of ours writes; the ring is of no more use.
@@ -194,6 +256,40 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Room for an express record with `len` bytes of payload and padding, if it comes before the ring's end. Such a record
+    /// must fit, see [`Writer::fits`].
+    #[inline]
+    pub(crate) fn space<'a>(&self, map: &'a Mapping, len: usize) -> Option<Space<'a>> {
+        let place = self.tail as usize & (DATA - 1);
+        let payload = self.side.data() + place + EXPRESS_PAYLOAD;
+        (place + express_record(len) <= DATA).then_some(Space { map, payload, len })
+    }
+
+    /// Publishes the record whose payload [`Writer::space`] had room for.
+    #[inline]
+    pub(crate) fn publish(&mut self, map: &Mapping, len: usize, bth: &[u8; Bth::LEN], ack: Option<Ack>) {
+        let data = self.side.data();
+        let place = |tail: u64| tail as usize & (DATA - 1);
+        let start = data + place(self.tail);
+        map.word(start + HEADER).store(beside(ack), Ordering::Relaxed);
+        let [low, high] = halves(bth);
+        map.word(start + EXPRESS_BTH).store(low, Ordering::Relaxed);
+        map.word(start + EXPRESS_BTH + 8).store(high, Ordering::Relaxed);
+        self.tail += express_record(len) as u64;
+        map.word(data + place(self.tail)).store(0, Ordering::Relaxed);
+        map.word(start).store(EXPRESS << 32 | len as u64, Ordering::Release);
+        for line in 1..=SOON {
+            map.prefetch(data + place(self.tail + (line * LINE) as u64));
+        }
+    }
+}
+
+/// Bytes of an express record with `len` bytes of payload and padding.
+pub(crate) const fn express_record(len: usize) -> usize {
+    (EXPRESS_PAYLOAD + len).next_multiple_of(LINE)
+}
+
 /// The header of the first record.
 fn first_header(records: &[u8]) -> u64 {
     records.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
@@ -225,23 +321,45 @@ impl Reader {
         map.word(self.side.data() + place).load(Ordering::Acquire) != 0
     }
 
-    /// Takes the next packet into `out`; its length, or `None` if there is none.
+    /// Takes the next record; `None` if there is none. A packet is copied into `out`.
     ///
     /// # Errors
     /// [`Garbage`].
-    #[inline]
-    pub(crate) fn read(
+    #[inline(always)]
+    pub(crate) fn read<'a>(
         &mut self,
-        map: &Mapping,
+        map: &'a Mapping,
         out: &mut [u8; MAX_PACKET],
-    ) -> Result<Option<usize>, Garbage> {
+    ) -> Result<Option<Record<'a>>, Garbage> {
         let place = self.head as usize & (DATA - 1);
         match map.word(self.side.data() + place).load(Ordering::Acquire) {
             0 => Ok(None),
-            header => self.take(map, header, out).map(Some),
+            header if header >> 32 == EXPRESS => self.express(map, header).map(Some),
+            header => self.take(map, header, out).map(|len| Some(Record::Packet(len))),
         }
     }
 
+    /// An express record.
+    #[inline(always)]
+    fn express<'a>(&mut self, map: &'a Mapping, header: u64) -> Result<Record<'a>, Garbage> {
+        let place = self.head as usize & (DATA - 1);
+        let len = header as u32 as usize;
+        let sound =
+            len <= MAX_PACKET - Bth::LEN && len.is_multiple_of(4) && place + EXPRESS_PAYLOAD + len <= DATA;
+        if !sound {
+            return Err(Garbage);
+        }
+        let at = self.side.data() + place;
+        self.head += express_record(len) as u64;
+        map.prefetch_to_read(at + express_record(len));
+        let word = |offset| map.word(at + offset).load(Ordering::Relaxed);
+        let beside = word(HEADER);
+        let bth = Bth::parse(&joined([word(EXPRESS_BTH), word(EXPRESS_BTH + 8)]));
+        let payload = at + EXPRESS_PAYLOAD;
+        Ok(Record::Express(Express::mapped(beside, bth, map.memory(), payload, len)))
+    }
+
+    #[inline(never)]
     fn take(&mut self, map: &Mapping, header: u64, out: &mut [u8; MAX_PACKET]) -> Result<usize, Garbage> {
         let data = self.side.data();
         let mut place = self.head as usize & (DATA - 1);

@@ -144,6 +144,12 @@ impl Mapping {
         unsafe { AtomicU64::from_ptr((self.base + offset) as *mut u64) }
     }
 
+    /// What is mapped, for copies between it and other memory.
+    #[inline]
+    pub(crate) fn memory(&self) -> &UserMemory {
+        &self.memory
+    }
+
     /// Copies from the mapping.
     ///
     /// # Panics

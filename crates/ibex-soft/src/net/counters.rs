@@ -42,7 +42,7 @@ counters! {
     tx_via_slot,
     /// Packets lost, doubled or delayed on purpose.
     tx_faults,
-    /// Packets handed to the transport.
+    /// Packets from sockets handed to the transport.
     rx_packets,
     /// Their bytes, BTH to ICRC.
     rx_bytes,
@@ -54,7 +54,7 @@ counters! {
     rx_stray,
     /// Packets accepted although their IP identification had to be guessed.
     rx_guessed_ident,
-    /// Packets received through memory shared with their sender; also among the packets handed over.
+    /// Packets received through memory shared with their sender, and handed over, too.
     rx_via_host,
     /// Packets the holder passed on to their owner.
     forwarded,
@@ -79,6 +79,12 @@ pub(super) struct Counter(AtomicU64);
 impl Counter {
     pub(super) fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The same where one thread at a time counts.
+    #[inline]
+    pub(super) fn add_alone(&self, n: u64) {
+        self.0.store(self.get() + n, Ordering::Relaxed);
     }
 
     pub(super) fn get(&self) -> u64 {

@@ -17,7 +17,7 @@ use socket2::SockAddr;
 pub(super) const HEADER: usize = 32;
 
 /// First bytes of every datagram: a name and a version, so that a stranger's are told apart.
-const MAGIC: [u8; 4] = *b"ibx\x01";
+const MAGIC: [u8; 4] = *b"ibx\x02";
 
 /// Bytes of the longest abstract name: `sun_path` of sockaddr_un without its first.
 const NAME_ROOM: usize = 107;

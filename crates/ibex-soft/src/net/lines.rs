@@ -10,11 +10,15 @@
 //!
 //! Read first: connect(2) on datagram sockets, udp(7).
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::udp::Udp;
+use ibex_wire::icrc::Flow;
+
+use super::tx::patiently;
+use super::udp::{Target, Udp};
 
 /// Lines at most, which bounds descriptors; what goes to other processes goes without.
 const MOST: usize = 64;
@@ -26,7 +30,26 @@ pub(crate) struct Line {
     /// Its own address.
     pub(super) from: SocketAddr,
     to: SocketAddr,
+    target: Target,
+    flow: Flow,
     changes: Arc<AtomicU32>,
+}
+
+impl Line {
+    /// The port of the process that it goes to.
+    #[inline]
+    pub(super) fn port(&self) -> u16 {
+        self.to.port()
+    }
+
+    /// Sends one packet, which has room for its ICRC behind it.
+    ///
+    /// # Errors
+    /// As [`Udp::send`].
+    pub(super) fn send(&self, packet: &mut [u8]) -> io::Result<()> {
+        self.flow.seal(0, packet);
+        patiently(|| self.udp.send(&self.target, packet, packet.len()))
+    }
 }
 
 /// The lines there are.
@@ -79,7 +102,9 @@ impl Lines {
             return None;
         }
         address.set_port(udp.port());
-        let line = Arc::new(Line { udp, from: address, to, changes: self.changes.clone() });
+        let flow = Flow::new(address, to)?;
+        let (target, changes) = (Target::new(to), self.changes.clone());
+        let line = Arc::new(Line { udp, from: address, to, target, flow, changes });
         lines.push(Arc::downgrade(&line));
         self.changes.fetch_add(1, Ordering::Relaxed);
         Some(line)
@@ -94,7 +119,6 @@ fn find(lines: &[Weak<Line>], to: SocketAddr) -> Option<Arc<Line>> {
 mod tests {
     use std::net::{Ipv4Addr, UdpSocket};
 
-    use super::super::udp::Target;
     use super::*;
 
     fn local(port: u16) -> SocketAddr {

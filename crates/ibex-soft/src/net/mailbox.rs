@@ -20,7 +20,7 @@ use socket2::SockRef;
 use super::forward::{HEADER, Header, Kind, abstract_address};
 use super::interest::Interest;
 use super::qpn;
-use super::rx::{Datagram, Received};
+use super::rx::{Datagram, Received, Sink};
 use super::wire::Wire;
 
 /// Bytes of the longest packet a mailbox takes: a management datagram with its headers is 276.
@@ -143,7 +143,7 @@ impl Wire {
 }
 
 /// What came to the mailboxes; only packets for queue pair 1 are taken from there.
-pub(super) fn receive(wire: &Wire, budget: usize, sink: &mut impl FnMut(Datagram<'_>)) -> Received {
+pub(super) fn receive(wire: &Wire, budget: usize, sink: &mut impl Sink) -> Received {
     let mut total = Received::default();
     if wire.mailboxes().count.load(Ordering::Relaxed) == 0 {
         return total;
@@ -157,7 +157,7 @@ pub(super) fn receive(wire: &Wire, budget: usize, sink: &mut impl FnMut(Datagram
             letters += 1;
             match Header::parse(&letter[..length]) {
                 Some((header, packet)) if header.kind == Kind::Local && is_management(packet) => {
-                    sink(Datagram { source: header.source, packet });
+                    sink.datagram(Datagram { source: header.source, packet });
                     total.packets += 1;
                 }
                 _ => wire.counters().rx_malformed.add(1),

@@ -19,6 +19,7 @@
 //!
 //! * Peers of one user on the same address attach to each other when they learn each other's port, and exchange packets
 //!   through shared memory from then on ([`crate::host`]), as does a process with itself. Packets there have no ICRC.
+//! * Between peers on the same address an acknowledgement may travel beside a short message, in one datagram ([`express`]).
 //!
 //! # Order of calls
 //!
@@ -42,6 +43,7 @@ mod counters;
 mod crowd;
 mod disarm;
 mod error;
+pub(crate) mod express;
 mod fault;
 mod forward;
 mod holder;
@@ -65,7 +67,7 @@ pub(crate) use config::{Config, LinkChoice};
 pub(crate) use error::NetError;
 pub(crate) use lines::Line;
 pub(crate) use mailbox::Held;
-pub(crate) use rx::{Received, RxRing, Scan};
+pub(crate) use rx::{Datagram, Received, RxRing, Scan, Sink};
 pub(crate) use slot::random;
 pub(crate) use tx::{MAX_PACKET, Peer, TxBatch};
 pub(crate) use wire::Wire;

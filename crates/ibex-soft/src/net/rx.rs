@@ -13,6 +13,7 @@ use ibex_wire::icrc::Flow;
 use ibex_wire::{Bth, ICRC_LEN};
 
 use super::crowd::{self, Crowd};
+use super::express::Express;
 use super::forward::{HEADER, Header, Kind};
 use super::mailbox;
 use super::pace::Pace;
@@ -21,7 +22,7 @@ use super::slot::Slot;
 use super::tx;
 use super::udp::{Burst, Udp};
 use super::wire::Wire;
-use crate::host::{Host, Inbox};
+use crate::host::{Arrival, Host, Inbox};
 
 /// Bytes of the receive buffer: the largest datagram of any kind, and one more to notice larger ones.
 const BUFFER: usize = 65_536 + HEADER + 1;
@@ -52,6 +53,25 @@ pub(crate) struct Datagram<'a> {
     pub(crate) source: IpAddr,
     /// BTH, extended headers, payload and padding; at least a BTH, a multiple of four bytes.
     pub(crate) packet: &'a [u8],
+}
+
+/// Who gets what is received.
+pub(crate) trait Sink {
+    /// A packet.
+    fn datagram(&mut self, datagram: Datagram<'_>);
+
+    /// A short message from shared memory; false, and nothing has happened, if it is to come as packets instead.
+    fn express(&mut self, express: &Express<'_>) -> bool {
+        let _ = express;
+        false
+    }
+}
+
+impl<F: FnMut(Datagram<'_>)> Sink for F {
+    #[inline]
+    fn datagram(&mut self, datagram: Datagram<'_>) {
+        self(datagram);
+    }
 }
 
 /// Which sockets to look at.
@@ -154,7 +174,7 @@ pub(super) fn recv(
     ring: &mut RxRing,
     scan: Scan,
     budget: usize,
-    sink: &mut impl FnMut(Datagram<'_>),
+    sink: &mut impl Sink,
 ) -> Received {
     let RxRing { inbox, sockets } = ring;
     let mut total = Received::default();
@@ -191,7 +211,7 @@ fn from_rings(
     inbox: &mut Inbox,
     sockets: &mut Sockets,
     budget: usize,
-    sink: &mut impl FnMut(Datagram<'_>),
+    sink: &mut impl Sink,
 ) -> Received {
     let source = wire.address();
     let mut state = (sockets, sink);
@@ -201,14 +221,20 @@ fn from_rings(
         &mut state,
         // Packets that the peer sent before it had the link come before those it sent over it.
         |(sockets, sink)| {
-            others(wire, sockets, BACKLOG, sink);
-            drain(BACKLOG, || from_own(wire, sockets, sink));
+            others(wire, sockets, BACKLOG, *sink);
+            drain(BACKLOG, || from_own(wire, sockets, *sink));
         },
-        |(_, sink), packet| sink(Datagram { source, packet }),
+        |(_, sink), arrival| match arrival {
+            Arrival::Packet(packet) => {
+                sink.datagram(Datagram { source, packet });
+                true
+            }
+            Arrival::Express(express) => sink.express(express),
+        },
     );
     if packets > 0 {
-        wire.counters().rx_packets.add(packets as u64);
-        wire.counters().rx_via_host.add(packets as u64);
+        // Only who holds the engine receives.
+        wire.counters().rx_via_host.add_alone(packets as u64);
     }
     if inbox.unfit {
         inbox.unfit = false;
@@ -223,7 +249,7 @@ fn from_sockets(
     sockets: &mut Sockets,
     scan: Scan,
     budget: usize,
-    sink: &mut impl FnMut(Datagram<'_>),
+    sink: &mut impl Sink,
 ) -> Received {
     let others_first = sockets.others_due();
     let mut total = Received::default();
@@ -241,12 +267,7 @@ fn from_sockets(
 ///
 /// A single packet is mostly the only one, as in every ping-pong (with the acknowledgement of the one before, it is two in
 /// one burst), and to ask for more would delay it; whether there tends to be more is found out now and then.
-fn direct(
-    wire: &Wire,
-    sockets: &mut Sockets,
-    budget: usize,
-    sink: &mut impl FnMut(Datagram<'_>),
-) -> Received {
+fn direct(wire: &Wire, sockets: &mut Sockets, budget: usize, sink: &mut impl Sink) -> Received {
     let Some(first) = from_own(wire, sockets, sink) else { return Received::default() };
     if first <= 2 && !sockets.streaming && !sockets.quick.is_multiple_of(PROBE_EVERY) {
         return Received { packets: first, more: true, sockets: true };
@@ -260,12 +281,7 @@ fn direct(
 }
 
 /// What came to the slots and to the RoCE port.
-fn others(
-    wire: &Wire,
-    sockets: &mut Sockets,
-    budget: usize,
-    sink: &mut impl FnMut(Datagram<'_>),
-) -> Received {
+fn others(wire: &Wire, sockets: &mut Sockets, budget: usize, sink: &mut impl Sink) -> Received {
     let mut total = Received::default();
     for slot in wire.slots().iter() {
         total.add(drain(budget, || from_slot(wire, sockets, slot, sink)));
@@ -300,7 +316,7 @@ fn drain(budget: usize, mut burst: impl FnMut() -> Option<usize>) -> Received {
 }
 
 /// One burst from our own socket.
-fn from_own(wire: &Wire, sockets: &mut Sockets, sink: &mut impl FnMut(Datagram<'_>)) -> Option<usize> {
+fn from_own(wire: &Wire, sockets: &mut Sockets, sink: &mut impl Sink) -> Option<usize> {
     let Some(mut burst) = receive(wire, wire.own(), &mut sockets.buffer) else {
         sockets.crowd.missed(wire.own());
         return None;
@@ -330,12 +346,7 @@ fn from_own(wire: &Wire, sockets: &mut Sockets, sink: &mut impl FnMut(Datagram<'
 }
 
 /// One burst from the RoCE port: ours, or to be forwarded.
-fn from_roce_port(
-    wire: &Wire,
-    sockets: &mut Sockets,
-    udp: &Udp,
-    sink: &mut impl FnMut(Datagram<'_>),
-) -> Option<usize> {
+fn from_roce_port(wire: &Wire, sockets: &mut Sockets, udp: &Udp, sink: &mut impl Sink) -> Option<usize> {
     let burst = receive(wire, udp, &mut sockets.buffer)?;
     let flow = sockets.flows.get(wire, burst.source, burst.port, udp.port());
     let mut inspector = Inspector::new(wire, flow, 0);
@@ -390,12 +401,7 @@ fn forward(wire: &Wire, burst: &Burst, data: &[u8], range: std::ops::Range<usize
 }
 
 /// One datagram from a slot's socket: hellos, first packets, and what the holder passed on.
-fn from_slot(
-    wire: &Wire,
-    sockets: &mut Sockets,
-    slot: &Slot,
-    sink: &mut impl FnMut(Datagram<'_>),
-) -> Option<usize> {
+fn from_slot(wire: &Wire, sockets: &mut Sockets, slot: &Slot, sink: &mut impl Sink) -> Option<usize> {
     let mut letter = wire.receive_letter(slot, &mut sockets.buffer).ok()?;
     let length = letter.length;
     let malformed = || wire.counters().rx_malformed.add(1);
@@ -512,10 +518,10 @@ impl<'a> Inspector<'a> {
         sound.then_some(packet)
     }
 
-    fn hand_over(&mut self, datagram: Datagram<'_>, sink: &mut impl FnMut(Datagram<'_>)) {
+    fn hand_over(&mut self, datagram: Datagram<'_>, sink: &mut impl Sink) {
         self.packets += 1;
         self.bytes += (datagram.packet.len() + ICRC_LEN) as u64;
-        sink(datagram);
+        sink.datagram(datagram);
     }
 
     /// Counts, and says how many packets were good.

@@ -184,12 +184,6 @@ impl TxBatch {
         true
     }
 
-    /// Sends records over a link, past any batch: what was collected for it before must have been sent.
-    #[inline]
-    pub(crate) fn send_records(wire: &Wire, link: &Link, records: &[u8], count: usize) {
-        send_records(wire, link, records, count);
-    }
-
     /// Sends what was collected if it is to go at once, or if that costs little.
     pub(crate) fn hand_over(&mut self, wire: &Wire, at_once: bool) {
         if at_once || matches!(self.path, Path::Host(_)) {

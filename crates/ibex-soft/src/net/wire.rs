@@ -10,12 +10,15 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use ibex_proto::Ack;
+use ibex_wire::Bth;
 use socket2::SockRef;
 
 use super::config::{self, Config, LinkChoice};
 use super::counters::{Counters, Snapshot};
 use super::disarm::Dead;
 use super::error::NetError;
+use super::express::{self, Express};
 use super::fault::Injector;
 use super::forward::{HEADER, Header, Kind, Names};
 use super::holder::Election;
@@ -24,7 +27,7 @@ use super::lines::{Line, Lines};
 use super::mailbox::Mailboxes;
 use super::pcap::Capture;
 use super::qpn;
-use super::rx::{self, Datagram, Received, RxRing, Scan};
+use super::rx::{self, Datagram, Received, RxRing, Scan, Sink};
 use super::slot::{Slot, Slots};
 use super::tx::{self, Path, Peer, Route};
 use super::udp::{MAX_SEGMENTS, Udp};
@@ -91,6 +94,28 @@ pub(crate) struct Wire {
     opened: Instant,
     dead: Dead,
     counters: Counters,
+}
+
+/// Writes what comes from other addresses to the capture, before it goes on.
+struct Captured<'a, S> {
+    wire: &'a Wire,
+    capture: &'a Capture,
+    sink: &'a mut S,
+}
+
+impl<S: Sink> Sink for Captured<'_, S> {
+    fn datagram(&mut self, datagram: Datagram<'_>) {
+        let wire = self.wire;
+        if datagram.source != wire.address() {
+            let (from, to) = (wire.roce_address(datagram.source), wire.roce_address(wire.address()));
+            self.capture.unsealed(from, to, datagram.packet);
+        }
+        self.sink.datagram(datagram);
+    }
+
+    fn express(&mut self, express: &Express<'_>) -> bool {
+        self.sink.express(express)
+    }
 }
 
 impl Wire {
@@ -227,16 +252,10 @@ impl Wire {
         ring: &mut RxRing,
         scan: Scan,
         budget: usize,
-        mut sink: impl FnMut(Datagram<'_>),
+        sink: &mut impl Sink,
     ) -> Received {
-        let Some(capture) = &self.capture else { return rx::recv(self, ring, scan, budget, &mut sink) };
-        rx::recv(self, ring, scan, budget, &mut |datagram: Datagram<'_>| {
-            if datagram.source != self.address() {
-                let (from, to) = (self.roce_address(datagram.source), self.roce_address(self.address()));
-                capture.unsealed(from, to, datagram.packet);
-            }
-            sink(datagram);
-        })
+        let Some(capture) = &self.capture else { return rx::recv(self, ring, scan, budget, sink) };
+        rx::recv(self, ring, scan, budget, &mut Captured { wire: self, capture, sink })
     }
 
     /// The descriptors to watch for POLLIN, level-triggered: one is readable when [`Wire::recv`] with
@@ -264,7 +283,9 @@ impl Wire {
     /// The counters so far.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let holder = self.election.holder().map_or(0, Udp::dropped);
-        self.counters.snapshot(self.own.dropped() + holder)
+        let mut snapshot = self.counters.snapshot(self.own.dropped() + holder);
+        snapshot.tx_via_host += self.host.as_ref().map_or(0, Host::express_packets);
+        snapshot
     }
 
     /// For the child side of fork(2): replaces every descriptor of the link by a dead one, so that
@@ -350,6 +371,37 @@ impl Wire {
                 self.lines.open(self.own(), self.own_address, address, self.config.buffer)
             }
             _ => None,
+        }
+    }
+
+    /// Whether packets to `to` go by `line`, now.
+    #[inline]
+    pub(crate) fn goes_by(&self, line: &Line, to: Peer) -> bool {
+        let slot = qpn::slot(to.qpn);
+        to.address == self.address()
+            && self.link_of(slot).is_none()
+            && self.port_of(slot) == Some(line.port())
+    }
+
+    /// Sends a short message, `len` bytes with its padding, past any batch: what was collected for its queue pair before must
+    /// have been sent. Lost if it cannot be.
+    pub(crate) fn send_express(
+        &self,
+        line: &Line,
+        mut datagram: express::Datagram,
+        len: usize,
+        (bth, ack): (&Bth, Option<Ack>),
+    ) {
+        // An answer may come the same way.
+        self.warm();
+        let packet = datagram.finish(len, bth, ack);
+        let counters = self.counters();
+        match line.send(packet) {
+            Ok(()) => {
+                counters.tx_packets.add(1 + u64::from(ack.is_some()));
+                counters.tx_bytes.add(packet.len() as u64);
+            }
+            Err(_) => counters.tx_dropped.add(1),
         }
     }
 

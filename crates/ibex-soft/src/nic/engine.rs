@@ -4,6 +4,7 @@
 //! so packets of one queue pair are handled in order.
 
 use std::cell::{Cell, OnceCell};
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLockReadGuard, TryLockError};
 
@@ -13,8 +14,9 @@ use ibex_wire::Packet;
 use super::{Nic, QpTable};
 use crate::cm;
 use crate::mr::MrTable;
-use crate::net::{Received, RxRing, Scan, TxBatch};
-use crate::qp::Qp;
+use crate::net::express::Express;
+use crate::net::{Datagram, MAX_PACKET, Received, RxRing, Scan, Sink, TxBatch};
+use crate::qp::{Qp, Taken};
 
 /// Packets in one round: two full batches of the kernel's, after which acknowledgements are due.
 const BUDGET: usize = 64;
@@ -38,46 +40,101 @@ const DIRTY_NS: Nanos = 1_000_000;
 
 /// The receiving state.
 pub(super) struct Engine {
+    /// The same queue pairs as in the NIC's table: a round needs no lock of theirs to find one.
+    queue_pairs: QpTable,
     ring: RxRing,
     tx: TxBatch,
     /// Queue pairs that got packets in this round.
     dirty: Vec<Arc<Qp>>,
     /// Queue pairs that were left owing an acknowledgement: to be driven by the next round, whoever's it is.
-    owing: Vec<Arc<Qp>>,
+    owing: Owing,
     /// Inline rounds in a row that found nothing.
     empty: u32,
 }
 
 impl Engine {
     pub(super) fn new() -> Engine {
-        Engine { ring: RxRing::new(), tx: TxBatch::new(), dirty: Vec::new(), owing: Vec::new(), empty: 0 }
+        Engine {
+            queue_pairs: QpTable::default(),
+            ring: RxRing::new(),
+            tx: TxBatch::new(),
+            dirty: Vec::new(),
+            owing: Owing::default(),
+            empty: 0,
+        }
     }
 
-    /// Takes a queue pair that is going off the lists.
+    /// Packets for a queue pair are handed to it from now on.
+    pub(super) fn admit(&mut self, qp: Arc<Qp>) {
+        self.queue_pairs.insert(qp);
+    }
+
+    /// No more packets for a queue pair that is going, and it is on no list: there it would keep its completion queues in use.
     pub(super) fn release(&mut self, num: u32) {
-        self.owing.retain(|qp| qp.num != num);
+        self.queue_pairs.remove(num);
+        self.owing.release(num);
     }
 }
 
-/// What a round that has something to do holds until its end.
-struct Held<'a> {
-    mrs: RwLockReadGuard<'a, MrTable>,
-    qps: RwLockReadGuard<'a, QpTable>,
+/// Queue pairs that were left owing an acknowledgement.
+#[derive(Default)]
+struct Owing {
+    queue_pairs: Vec<Arc<Qp>>,
+    /// One that is settled, kept in case that it is the next to owe something: in a conversation no reference is counted.
+    spare: Option<Arc<Qp>>,
 }
 
-/// The same, got when first needed.
-struct Tables<'a> {
+impl Owing {
+    /// Enters a queue pair, whose lock is held.
+    #[inline]
+    fn enter(&mut self, qp: &Arc<Qp>) {
+        qp.owing.store(true, Ordering::Relaxed);
+        let known = self.spare.take().filter(|spare| Arc::ptr_eq(spare, qp));
+        self.queue_pairs.push(known.unwrap_or_else(|| qp.clone()));
+    }
+
+    /// Takes one out that may still owe something.
+    #[inline]
+    fn next(&mut self) -> Option<Arc<Qp>> {
+        while let Some(qp) = self.queue_pairs.pop() {
+            if qp.owing.load(Ordering::Relaxed) {
+                return Some(qp);
+            }
+            self.spare = Some(qp);
+        }
+        None
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue_pairs.is_empty()
+    }
+
+    fn settled(&mut self, qp: Arc<Qp>) {
+        self.spare = Some(qp);
+    }
+
+    /// Forgets a queue pair.
+    fn release(&mut self, num: u32) {
+        self.queue_pairs.retain(|qp| qp.num != num);
+        self.spare.take_if(|qp| qp.num == num);
+    }
+}
+
+/// What a round that has something to do needs, got when first needed and held until its end.
+struct Means<'a> {
     nic: &'a Nic,
-    held: OnceCell<Held<'a>>,
+    mrs: OnceCell<RwLockReadGuard<'a, MrTable>>,
     now: Cell<Option<Nanos>>,
 }
 
-impl<'a> Tables<'a> {
-    fn held(&self) -> &Held<'a> {
-        self.held.get_or_init(|| Held {
-            mrs: self.nic.regions(),
-            qps: self.nic.qps.read().unwrap_or_else(PoisonError::into_inner),
-        })
+impl<'a> Means<'a> {
+    /// The table of regions.
+    #[inline]
+    fn mrs(&self) -> &MrTable {
+        self.mrs.get_or_init(
+            #[inline]
+            || self.nic.regions(),
+        )
     }
 
     /// When the round first wanted to know the time.
@@ -87,6 +144,98 @@ impl<'a> Tables<'a> {
             self.now.set(Some(now));
             now
         })
+    }
+}
+
+/// What a round does with what it receives.
+struct Intake<'a, 'n> {
+    means: &'a Means<'n>,
+    queue_pairs: &'a QpTable,
+    dirty: &'a mut Vec<Arc<Qp>>,
+    owing: &'a mut Owing,
+    lazy: bool,
+}
+
+impl Intake<'_, '_> {
+    /// Takes in a packet.
+    #[inline]
+    fn packet(&mut self, source: IpAddr, bytes: &[u8]) {
+        let nic = self.means.nic;
+        // What does not parse, or is for nobody, is dropped: IBTA 9.6.1 answers nothing there.
+        let Ok(packet) = Packet::parse(bytes) else { return };
+        if packet.bth().dest_qpn.get() == cm::QPN {
+            nic.cm.deliver(source, bytes, &packet);
+            return;
+        }
+        let Some(qp) = self.queue_pairs.get(packet.bth().dest_qpn.get()) else { return };
+        let far = nic.approach(qp);
+        // Before the queue pair's lock.
+        let mrs = self.means.mrs();
+        let mut inner = qp.lock();
+        if far {
+            inner.prefetch();
+        }
+        // When requests come does not matter.
+        let now = if packet.bth().opcode.is_request() { 0 } else { self.means.now() };
+        if qp.receive(&mut inner, mrs, now, source, &packet)
+            && !inner.dirty
+            && !qp.complete_received(&mut inner)
+        {
+            inner.dirty = true;
+            self.dirty.push(qp.clone());
+        }
+    }
+
+    /// Takes in a short message; false, and nothing has happened, if it is to come as packets.
+    #[inline]
+    fn message(&mut self, source: IpAddr, express: &Express<'_>) -> bool {
+        let nic = self.means.nic;
+        let Some(qp) = self.queue_pairs.get(express.bth.dest_qpn.get()) else { return false };
+        let far = nic.approach(qp);
+        // Before the queue pair's lock.
+        let mrs = self.means.mrs();
+        let mut inner = qp.lock();
+        if far {
+            inner.prefetch();
+        }
+        if !inner.accepts(source) {
+            return false;
+        }
+        match qp.take_express(nic, mrs, &mut inner, express) {
+            Taken::Not => return false,
+            Taken::Done => {}
+            Taken::Owes if self.lazy => self.owing.enter(qp),
+            Taken::Owes | Taken::Drive => {
+                inner.dirty = true;
+                self.dirty.push(qp.clone());
+            }
+        }
+        true
+    }
+
+    /// Takes in a message as packets.
+    #[cold]
+    fn unpack(&mut self, source: IpAddr, express: &Express<'_>) {
+        express.unpack(&mut [0; MAX_PACKET], |packet| self.packet(source, packet));
+    }
+}
+
+impl Sink for Intake<'_, '_> {
+    #[inline]
+    fn datagram(&mut self, datagram: Datagram<'_>) {
+        let Datagram { source, packet } = datagram;
+        let Some(express) = Express::of_packet(packet) else { return self.packet(source, packet) };
+        let alone = express.packets() == 1;
+        // Only devices like this one say more.
+        if !alone && source != self.means.nic.wire.address() || self.message(source, &express) {
+            return;
+        }
+        if alone { self.packet(source, packet) } else { self.unpack(source, &express) }
+    }
+
+    #[inline]
+    fn express(&mut self, express: &Express<'_>) -> bool {
+        self.message(self.means.nic.wire.address(), express)
     }
 }
 
@@ -104,14 +253,10 @@ impl Drop for Fuse<'_> {
 impl Nic {
     /// One round for a caller that polls: returns at once if another thread receives already.
     pub(crate) fn progress(&self) {
-        let mut engine = match self.engine.try_lock() {
-            Ok(engine) => engine,
-            Err(TryLockError::Poisoned(error)) => error.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                // The holder may have been preempted: on a busy machine spinning here would keep it so.
-                std::thread::yield_now();
-                return;
-            }
+        let Some(mut engine) = self.engine.try_lock() else {
+            // The holder may have been preempted: on a busy machine spinning here would keep it so.
+            std::thread::yield_now();
+            return;
         };
         let received = self.round(&mut engine, Scan::Quick, self.will_look_in());
         if received.packets > 0 {
@@ -130,11 +275,7 @@ impl Nic {
 
     /// One round for a thread that was woken; `None` if another receives already.
     pub(super) fn try_round(&self, scan: Scan, lazy: bool) -> Option<Received> {
-        let mut engine = match self.engine.try_lock() {
-            Ok(engine) => engine,
-            Err(TryLockError::Poisoned(error)) => error.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let mut engine = self.engine.try_lock()?;
         Some(self.round(&mut engine, scan, lazy))
     }
 
@@ -142,68 +283,47 @@ impl Nic {
     /// next round.
     fn round(&self, engine: &mut Engine, scan: Scan, lazy: bool) -> Received {
         let fuse = Fuse(self);
-        let Engine { ring, tx, dirty, owing, .. } = engine;
+        let Engine { queue_pairs, ring, tx, dirty, owing, .. } = engine;
         // The tables are locked and the clock is read when there is something to do: most rounds of a spinning caller
         // find nothing.
-        let tables = Tables { nic: self, held: OnceCell::new(), now: Cell::new(None) };
+        let means = Means { nic: self, mrs: OnceCell::new(), now: Cell::new(None) };
         // Also true after the queue pair that owed something was destroyed.
         let owed = self.owing.load(Ordering::Relaxed);
-        for qp in owing.drain(..) {
-            let held = tables.held();
+        while let Some(qp) = owing.next() {
+            let mrs = means.mrs();
             let mut inner = qp.lock();
             if inner.owes() {
-                qp.drive_with(self, &held.mrs, &mut inner, tx, tables.now());
+                qp.drive_with(self, mrs, &mut inner, tx, means.now());
                 tx.flush(&self.wire);
             }
+            drop(inner);
+            owing.settled(qp);
         }
-        let received = self.wire.recv(ring, scan, BUDGET, |datagram| {
-            // What does not parse, or is for nobody, is dropped: IBTA 9.6.1 answers nothing there.
-            let Ok(packet) = Packet::parse(datagram.packet) else { return };
-            if packet.bth().dest_qpn.get() == cm::QPN {
-                self.cm.deliver(datagram.source, datagram.packet, &packet);
-                return;
-            }
-            let held = tables.held();
-            let Some(qp) = held.qps.get(packet.bth().dest_qpn.get()) else { return };
-            let far = self.approach(qp);
-            let mut inner = qp.lock();
-            if far {
-                inner.prefetch();
-            }
-            // When requests come does not matter.
-            let now = if packet.bth().opcode.is_request() { 0 } else { tables.now() };
-            if qp.receive(&mut inner, &held.mrs, now, datagram.source, &packet)
-                && !inner.dirty
-                && !qp.complete_received(&mut inner)
-            {
-                inner.dirty = true;
-                dirty.push(qp.clone());
-            }
-        });
+        let mut intake = Intake { means: &means, queue_pairs, dirty, owing, lazy };
+        let received = self.wire.recv(ring, scan, BUDGET, &mut intake);
         self.cm.work(self);
         // What a queue pair sends leaves while it is locked, or a request that is just being posted would overtake it. Where
         // a batch costs a system call and many queue pairs share one, that is left to their transports.
         let few = dirty.len() <= FEW;
-        for qp in dirty.drain(..) {
-            let held = tables.held();
+        for qp in if dirty.is_empty() { None } else { Some(dirty.drain(..)) }.into_iter().flatten() {
+            let mrs = means.mrs();
             let mut inner = qp.lock();
             inner.dirty = false;
             if !lazy {
-                qp.drive_with(self, &held.mrs, &mut inner, tx, tables.now());
+                qp.drive_with(self, mrs, &mut inner, tx, means.now());
                 tx.hand_over(&self.wire, few);
-            } else if qp.drive_lazily(self, &held.mrs, &mut inner, tx, tables.now()) {
-                drop(inner);
-                owing.push(qp);
+            } else if qp.drive_lazily(self, mrs, &mut inner, tx, means.now()) {
+                owing.enter(&qp);
             } else {
                 tx.hand_over(&self.wire, few);
             }
         }
         self.wire.push_on();
         self.stalled.each(|num| {
-            let held = tables.held();
-            if let Some(qp) = held.qps.get(num) {
+            if let Some(qp) = queue_pairs.get(num) {
+                let mrs = means.mrs();
                 let mut inner = qp.lock();
-                qp.drive_with(self, &held.mrs, &mut inner, tx, tables.now());
+                qp.drive_with(self, mrs, &mut inner, tx, means.now());
                 tx.flush(&self.wire);
             }
         });
@@ -217,7 +337,7 @@ impl Nic {
 
     /// Sends what callers' rounds left owing. Waits for a round in progress: what it leaves is sent, too.
     pub(super) fn pay(&self) {
-        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut engine = self.engine.lock();
         let Engine { tx, owing, .. } = &mut *engine;
         self.owing.store(false, Ordering::Relaxed);
         if owing.is_empty() {
@@ -225,7 +345,7 @@ impl Nic {
         }
         let mrs = self.regions();
         let now = self.now();
-        for qp in owing.drain(..) {
+        for qp in owing.queue_pairs.drain(..) {
             let mut inner = qp.lock();
             qp.pay(self, &mrs, &mut inner, tx, now);
             tx.flush(&self.wire);
@@ -234,11 +354,7 @@ impl Nic {
 
     /// [`Nic::pay`] without waiting for any lock; false if one was held, and something may still be owed.
     pub(super) fn try_pay(&self) -> bool {
-        let mut engine = match self.engine.try_lock() {
-            Ok(engine) => engine,
-            Err(TryLockError::Poisoned(error)) => error.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
-        };
+        let Some(mut engine) = self.engine.try_lock() else { return false };
         let mrs = match self.mrs.try_read() {
             Ok(mrs) => mrs,
             Err(TryLockError::Poisoned(error)) => error.into_inner(),
@@ -268,7 +384,7 @@ impl Nic {
                 tx.flush(&self.wire);
             }
         }
-        owing.retain(|qp| match qp.try_lock() {
+        owing.queue_pairs.retain(|qp| match qp.try_lock() {
             Some(mut inner) => {
                 qp.pay(self, &mrs, &mut inner, tx, now);
                 tx.flush(&self.wire);

@@ -35,17 +35,18 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ibex_proto::Nanos;
+use ibex_proto::{Clock, Nanos};
 
 use crate::cm;
 use crate::cq::Cq;
 use crate::device::{AsyncEvent, AsyncQueue};
-use crate::memory;
 use crate::mr::{Held, Keys, MrTable, PdNumber, Region, WindowKind};
 use crate::net::{Config, NetError, TxBatch, Wire};
 use crate::oneside::RegionEntry;
 use crate::os::EventFd;
 use crate::qp::Qp;
+use crate::{memory, os};
+use ibex_sys::lock::Lock;
 
 pub(crate) use registry::{GENERATIONS, OpenNic, generation, open};
 pub(crate) use table::QpTable;
@@ -66,7 +67,7 @@ pub(crate) struct Nic {
     crowd: AtomicBool,
     /// If so, the number of the one worked on last.
     nearest: AtomicU32,
-    engine: Mutex<engine::Engine>,
+    engine: Lock<engine::Engine>,
     /// Queue pairs that the next round drives.
     stalled: stall::Stalled,
     /// Transmit buffers not in use.
@@ -74,7 +75,8 @@ pub(crate) struct Nic {
     timers: Mutex<timers::Timers>,
     /// The deadline of connection management.
     cm_timer: Timer,
-    origin: Instant,
+    /// On the host's clock.
+    origin: Nanos,
     /// Times that callers polled or, blocking, were woken: whether it changes tells whether anybody is there.
     polls: AtomicU64,
     leader: Mutex<()>,
@@ -130,6 +132,12 @@ fn published(rkey: u32, region: &Region) -> RegionEntry {
     RegionEntry { rkey, pd, access, iova, address, len }
 }
 
+impl Clock for Nic {
+    fn now(&self) -> Nanos {
+        Nic::now(self)
+    }
+}
+
 impl Nic {
     /// Opens the link and starts the thread.
     fn start(config: &Config) -> Result<(Arc<Nic>, JoinHandle<()>), OpenError> {
@@ -142,12 +150,12 @@ impl Nic {
             qps: RwLock::default(),
             crowd: AtomicBool::new(false),
             nearest: AtomicU32::new(0),
-            engine: Mutex::new(engine::Engine::new()),
+            engine: Lock::new(engine::Engine::new()),
             stalled: stall::Stalled::default(),
             batches: Mutex::default(),
             cm_timer: timers.add(cm::QPN),
             timers: Mutex::new(timers),
-            origin: Instant::now(),
+            origin: os::clock_ns(),
             polls: AtomicU64::new(0),
             leader: Mutex::default(),
             leading: AtomicU32::new(0),
@@ -172,8 +180,7 @@ impl Nic {
 
     /// Nanoseconds since the NIC was opened.
     pub(crate) fn now(&self) -> Nanos {
-        // 2^64 ns are 584 years.
-        self.origin.elapsed().as_nanos() as Nanos
+        os::clock_ns() - self.origin
     }
 
     /// The table of regions, guarded: none can be deregistered while the guard lives. Not to be taken twice by one
@@ -268,8 +275,10 @@ impl Nic {
     /// Makes a queue pair reachable.
     pub(crate) fn attach(&self, qp: Arc<Qp>) {
         let mut qps = self.qps.write().unwrap_or_else(PoisonError::into_inner);
-        qps.insert(qp);
+        qps.insert(qp.clone());
         self.crowd.store(qps.is_crowd(), Ordering::Relaxed);
+        drop(qps);
+        self.engine.lock().admit(qp);
     }
 
     /// A queue pair is about to be worked on: has it fetched at once if it is one among many, and not the one that was worked
@@ -291,8 +300,7 @@ impl Nic {
         let gone = qps.remove(num);
         self.crowd.store(qps.is_crowd(), Ordering::Relaxed);
         drop(qps);
-        // A round may have left it on its list, where it would keep its completion queues in use.
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner).release(num);
+        self.engine.lock().release(num);
         if let Some(qp) = gone {
             // What its peers do with this process's memory ends here, too.
             let (mrs, mut inner) = qp.lock_unseen(self, |_| true);

@@ -14,7 +14,7 @@ use ibex_sys::{
 use ibex_wire::{ICRC_LEN, Packet};
 
 use super::hands::Hands;
-use super::{Inner, Qp};
+use super::{Inner, Qp, RecvQueue, SendQueue};
 use crate::ah;
 use crate::cq::{Cq, Overflow};
 use crate::device::AsyncEvent;
@@ -238,16 +238,21 @@ impl Qp {
         let mut lost = false;
         while let Some(completion) = inner.proto.poll_completion() {
             let outcome = match completion {
-                Completion::Send(done) => self.complete_send(inner, &done),
-                Completion::Recv(done) => self.complete_recv(inner, &done),
+                Completion::Send(done) => self.complete_send(&mut inner.send, &done),
+                Completion::Recv(done) => self.complete_recv(&mut inner.recv, &done),
             };
             lost |= self.note(outcome);
         }
         lost
     }
 
-    fn complete_send(&self, inner: &mut Inner, done: &SendCompletion) -> Result<(), (Overflow, &Cq)> {
-        let wr_id = inner.send.complete(done.cookie);
+    #[inline]
+    pub(super) fn complete_send(
+        &self,
+        send: &mut SendQueue,
+        done: &SendCompletion,
+    ) -> Result<(), (Overflow, &Cq)> {
+        let wr_id = send.complete(done.cookie);
         if done.status == WcStatus::SUCCESS && !done.signaled {
             return Ok(());
         }
@@ -259,16 +264,16 @@ impl Qp {
             qp_num: self.num,
             ..Default::default()
         };
-        self.send_cq.push(entry, false, &inner.send.unpolled).map_err(|overflow| (overflow, &*self.send_cq))
+        self.send_cq.push(entry, false, &send.unpolled).map_err(|overflow| (overflow, &*self.send_cq))
     }
 
     pub(super) fn complete_recv(
         &self,
-        inner: &mut Inner,
+        recv: &mut RecvQueue,
         done: &RecvCompletion,
     ) -> Result<(), (Overflow, &Cq)> {
         let mut entry = ibv_wc {
-            wr_id: inner.recv.complete(done.cookie),
+            wr_id: recv.complete(done.cookie),
             status: ibv_wc_status(done.status.0),
             opcode: ibv_wc_opcode(done.opcode.0),
             byte_len: done.byte_len,
@@ -288,7 +293,7 @@ impl Qp {
             entry.wc_flags |= IBV_WC_WITH_INV.0;
         }
         self.recv_cq
-            .push(entry, done.solicited, &inner.recv.unpolled)
+            .push(entry, done.solicited, &recv.unpolled)
             .map_err(|overflow| (overflow, &*self.recv_cq))
     }
 

@@ -1,30 +1,46 @@
-//! Short messages to a process that shares memory: from the program's buffer into the ring, in one step.
+//! Short messages between processes that share memory: from one program's buffer into the ring, from the ring into the
+//! other's buffer.
 //!
-//! Owns this way of sending, and of completing what it brings. The packets are those of the usual way, and so is what
+//! Owns this way of sending, of taking in, and of completing. The packets are those of the usual way, and so is what
 //! follows from them; what is left out is the search for anything else to do, of which the transport says that there
-//! is nothing ([`ibex_proto::RcQp::express_send`]). Whatever does not go this way goes the usual one ([`super::drive`]).
+//! is nothing ([`ibex_proto::RcQp::may_express`], [`ibex_proto::RcQp::expects_express`]). Whatever does not go this way
+//! goes the usual one ([`super::drive`]).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use ibex_proto::{RcQp, SendOp, SendWqe};
-use ibex_sys::IBV_EVENT_QP_FATAL;
-use ibex_wire::{Aeth, Bth};
+use ibex_proto::{Clock, Nanos, RcQp, SendOp, SendWqe};
+use ibex_sys::{IBV_EVENT_QP_FATAL, IBV_QPT_RC, IBV_WC_RECV, ibv_wc};
+use ibex_wire::padding;
 
-use super::hands::Hands;
 use super::post::SendRequest;
 use super::queue::Payload;
 use super::{Inner, Qp, hands};
-use crate::host::{self, Link, Room};
+use crate::host::Link;
+use crate::memory::UserMemory;
 use crate::mr::MrTable;
-use crate::net::{Peer, TxBatch};
+use crate::net::express::{Datagram, Express, MOST, Room};
+use crate::net::{Line, Peer};
 use crate::nic::Nic;
 
-/// Most bytes of payload: a packet that is copied twice in less time than is saved.
-const MOST: usize = 480;
+/// A SEND without immediate, its payload still in the program's hands.
+pub(crate) struct Message<'a> {
+    pub(crate) wr_id: u64,
+    pub(crate) payload: Payload<'a>,
+    pub(crate) signaled: bool,
+    pub(crate) fence: bool,
+    pub(crate) solicited: bool,
+}
 
-/// Bytes of its record, and of one with an acknowledgement behind it.
-const RECORD: usize = host::record(Bth::LEN + MOST);
-const ACK_RECORD: usize = host::record(Bth::LEN + Aeth::LEN);
+impl<'a> Message<'a> {
+    /// The message that a request is for, if it is one.
+    #[inline]
+    pub(super) fn of(request: &SendRequest<'a>) -> Option<Message<'a>> {
+        let SendOp::Send { imm: None, inv: None } = request.op else { return None };
+        let &SendRequest { wr_id, payload, signaled, fence, solicited, .. } = request;
+        Some(Message { wr_id, payload, signaled, fence, solicited })
+    }
+}
 
 /// The link that a queue pair's messages go over, as found last.
 #[derive(Default)]
@@ -47,63 +63,167 @@ impl Lane {
     }
 }
 
+/// How a message goes.
+enum Way<'a> {
+    Ring(&'a Link),
+    Line(&'a Line),
+}
+
+impl<'a> Way<'a> {
+    #[inline]
+    fn find(nic: &Nic, lane: &'a mut Lane, line: Option<&'a Line>, peer: Option<Peer>) -> Option<Way<'a>> {
+        if let Some(link) = lane.find(nic, peer) {
+            return Some(Way::Ring(link));
+        }
+        let line = line.filter(|line| peer.is_some_and(|to| nic.wire.goes_by(line, to)))?;
+        (!nic.wire.wants_packets()).then_some(Way::Line(line))
+    }
+}
+
 impl Qp {
+    /// Posts a list of one short message, if it can go this way; if not, false, and nothing has happened.
+    #[inline]
+    pub(crate) fn post_express(&self, nic: &Nic, message: &Message<'_>) -> bool {
+        if self.service != IBV_QPT_RC || self.is_mated() {
+            return false;
+        }
+        let len = match message.payload {
+            Payload::Gather(list) => hands::capacity(list),
+            Payload::Inline(len, _) => len,
+            Payload::Bind(_) => return false,
+        };
+        let far = nic.approach(self);
+        let mrs = nic.regions();
+        let mut inner = self.lock();
+        if far {
+            inner.prefetch();
+        }
+        let fits = match message.payload {
+            Payload::Gather(list) => list.len() <= inner.send.max_sge(),
+            _ => len as usize <= inner.send.max_inline(),
+        };
+        match inner.send.vacant() {
+            Some(cookie) if fits => self.express(nic, &mrs, &mut inner, message, cookie, len),
+            _ => false,
+        }
+    }
+
     /// Sends a message that is being posted; false if it has to be posted. The caller has checked that the queue has room,
-    /// which is `cookie`'s slot.
+    /// which is `cookie`'s slot, and that the message is within its limits.
     #[inline]
     pub(super) fn express(
         &self,
         nic: &Nic,
         mrs: &MrTable,
         inner: &mut Inner,
-        request: &SendRequest<'_>,
+        request: &Message<'_>,
         cookie: u64,
         len: u32,
     ) -> bool {
-        let SendOp::Send { imm: None, inv: None } = request.op else { return false };
         if len as usize > MOST {
             return false;
         }
-        let Some(link) = inner.lane.find(nic, inner.peer) else { return false };
-        let mut records = [0; RECORD + ACK_RECORD];
-        if link.room(records.len()) != Room::Yes {
-            return false;
-        }
-        let start = host::HEADER + Bth::LEN;
-        let payload = &mut records[start..start + len as usize];
-        match request.payload {
-            Payload::Gather(list) => {
-                if len > 0 && hands::gather(mrs, self.pd, list, payload).is_err() {
-                    return false;
-                }
-            }
-            Payload::Inline(_, copy) => copy(payload),
-            Payload::Bind(_) => return false,
-        }
+        let Inner { lane, line, proto, send, peer, timer, .. } = inner;
+        let Some(way) = Way::find(nic, lane, line.as_deref(), *peer) else { return false };
         let wqe = SendWqe {
             cookie,
-            op: request.op,
+            op: SendOp::Send { imm: None, inv: None },
             len,
             signaled: request.signaled || self.sq_sig_all,
             fence: request.fence,
             solicited: request.solicited,
         };
-        let Some(rc) = inner.proto.as_rc_mut() else { return false };
-        let Some(packet) = rc.express_send(wqe, &mut records[host::HEADER..], || nic.now()) else {
-            return false;
+        let Some(rc) = proto.as_rc_mut().filter(|rc| rc.may_express(&wqe)) else { return false };
+        let clock = Watch { nic, look: *timer };
+        let padded = len as usize + padding(len as usize);
+        let mut fill = |room: &mut dyn Room| {
+            match request.payload {
+                Payload::Gather(list) => {
+                    let put = |memory: &UserMemory, at, range| room.copy_from(memory, at, range);
+                    if len > 0 && hands::stretches(mrs, self.pd, list, 0, len as usize, false, put).is_err() {
+                        return None;
+                    }
+                }
+                Payload::Inline(len, copy) => room.write(0, send.stage(len, copy)),
+                Payload::Bind(_) => return None,
+            }
+            if padded > len as usize {
+                room.write(len as usize, &[0; 3][..padded - len as usize]);
+            }
+            let (bth, ack) = rc.express_send(wqe, &clock)?;
+            if ack.is_some() {
+                self.owing.store(false, Ordering::Relaxed);
+            }
+            Some((bth, ack))
         };
-        records[..host::HEADER].copy_from_slice(&host::header(packet));
-        let (mut end, mut count) = (host::record(packet), 1);
-        let mut hands = Hands { mrs, pd: self.pd, qpn: self.num, send: &inner.send, recv: &mut inner.recv };
-        if let Some(ack) = rc.express_ack(&mut hands, &mut records[end + host::HEADER..]) {
-            records[end..end + host::HEADER].copy_from_slice(&host::header(ack));
-            (end, count) = (end + host::record(ack), 2);
+        let sent = match way {
+            Way::Ring(link) => link.express(padded, |mut space| fill(&mut space)),
+            Way::Line(line) => {
+                let mut datagram = Datagram::new();
+                let made = fill(&mut datagram);
+                if let Some((bth, ack)) = &made {
+                    nic.wire.send_express(line, datagram, padded, (bth, *ack));
+                }
+                made.is_some()
+            }
+        };
+        if !sent {
+            return false;
         }
-        TxBatch::send_records(&nic.wire, link, &records[..end], count);
         // Kept for the case that it has to be sent again.
-        inner.send.push(request.wr_id, request.payload);
-        self.watch(nic, inner);
+        send.push_staged(request.wr_id, request.payload);
+        self.watch_lazily(nic, inner);
         true
+    }
+
+    /// Takes in a message from a process that shares memory, and completes it and what the acknowledgement beside it ends.
+    #[inline]
+    pub(crate) fn take_express(
+        &self,
+        nic: &Nic,
+        mrs: &MrTable,
+        inner: &mut Inner,
+        express: &Express<'_>,
+    ) -> Taken {
+        let Inner { proto, send, recv, .. } = inner;
+        if inner.dirty || recv.is_shared() {
+            return Taken::Not;
+        }
+        let Some(rc) = proto.as_rc_mut() else { return Taken::Not };
+        let bth = &express.bth;
+        let Some(len) = express.len().checked_sub(usize::from(bth.pad)) else { return Taken::Not };
+        let ack = express.ack();
+        if !rc.expects_express(bth, len, ack.as_ref()) || bth.version != 0 {
+            return Taken::Not;
+        }
+        let Some(recv_cookie) = recv.try_take() else { return Taken::Not };
+        // It is the completion that tells the program of it, not the last byte.
+        let place = |memory: &UserMemory, at, range| express.copy_to(range, memory, at);
+        let list = recv.list(recv_cookie);
+        if len > 0 && hands::stretches(mrs, self.pd, list, 0, len, true, place).is_err() {
+            recv.put_back(recv_cookie);
+            return Taken::Not;
+        }
+        let mut lost = false;
+        let owes = rc.express_receive(bth, ack.as_ref(), nic, |done| {
+            lost |= self.note(self.complete_send(send, &done))
+        });
+        let entry = ibv_wc {
+            wr_id: recv.complete(recv_cookie),
+            opcode: IBV_WC_RECV,
+            byte_len: len as u32,
+            qp_num: self.num,
+            src_qp: rc.remote_qpn().map_or(0, |qpn| qpn.get()),
+            ..Default::default()
+        };
+        let pushed = self.recv_cq.push(entry, bth.solicited, &recv.unpolled);
+        lost |= self.note(pushed.map_err(|overflow| (overflow, &*self.recv_cq)));
+        inner.packets = u32::from(owes);
+        if lost {
+            self.lose(inner);
+            return Taken::Drive;
+        }
+        if owes { Taken::Owes } else { Taken::Done }
     }
 
     /// Completes the receives that a packet brought, if that is all there is to do.
@@ -114,11 +234,56 @@ impl Qp {
         }
         inner.packets = 0;
         if self.complete(inner) {
-            // A lost completion can never be told: the queue pair is of no more use, which is more to do.
-            inner.proto.set_error();
-            self.report(IBV_EVENT_QP_FATAL);
+            self.lose(inner);
             return false;
         }
         true
     }
+
+    /// A completion was lost, which can never be told: the queue pair is of no more use, and there is more to do.
+    #[cold]
+    fn lose(&self, inner: &mut Inner) {
+        inner.proto.set_error();
+        self.report(IBV_EVENT_QP_FATAL);
+    }
+
+    /// [`Qp::watch`] for what mostly is over before its time comes: a look that comes in vain costs less than to call each
+    /// off.
+    #[inline]
+    fn watch_lazily(&self, nic: &Nic, inner: &mut Inner) {
+        if inner.proto.poll_timeout().is_some_and(|due| due < inner.timer) {
+            self.watch(nic, inner);
+        }
+    }
+}
+
+/// The clock of a queue pair.
+struct Watch<'a> {
+    nic: &'a Nic,
+    /// When a timer will look at it, or `Nanos::MAX`.
+    look: Nanos,
+}
+
+impl Clock for Watch<'_> {
+    fn now(&self) -> Nanos {
+        self.nic.now()
+    }
+
+    #[inline]
+    fn next_look(&self) -> Option<Nanos> {
+        (self.look != Nanos::MAX).then_some(self.look)
+    }
+}
+
+/// What became of an express record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is to come as packets; nothing has happened.
+    Not,
+    /// All is done.
+    Done,
+    /// All but an acknowledgement, which is owed.
+    Owes,
+    /// The queue pair has to be driven.
+    Drive,
 }

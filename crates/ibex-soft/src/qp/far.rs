@@ -7,7 +7,7 @@
 //! A request goes this way if nothing of its queue pair is outstanding, so that it is in order; it uses no sequence
 //! number, since the peer's transport does not learn of it.
 
-use std::sync::{Arc, MutexGuard, RwLockReadGuard};
+use std::sync::{Arc, RwLockReadGuard};
 
 use ibex_proto::{RcQp, RemoteAccess, SendOp};
 
@@ -19,6 +19,7 @@ use crate::mr::{MrTable, access};
 use crate::net::Peer;
 use crate::nic::Nic;
 use crate::oneside::{Access, Map, Path, QpEntry, View, Wanted};
+use ibex_sys::lock::Guard;
 
 /// What a queue pair knows of its peer's memory.
 #[derive(Default)]
@@ -169,7 +170,7 @@ impl Qp {
         &'a self,
         nic: &'a Nic,
         mut unseen: impl FnMut(&Inner) -> bool,
-    ) -> (RwLockReadGuard<'a, MrTable>, MutexGuard<'a, Inner>) {
+    ) -> (RwLockReadGuard<'a, MrTable>, Guard<'a, Inner>) {
         let mut waited = false;
         loop {
             let mrs = nic.regions();

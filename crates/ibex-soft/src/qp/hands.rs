@@ -36,7 +36,8 @@ impl From<MrFault> for RemoteFault {
 
 /// Calls `each` for every stretch of memory that bytes `offset..offset + len` of a list cover, with its region's
 /// memory, its offset there, and its place in `0..len`.
-fn stretches(
+#[inline]
+pub(super) fn stretches(
     mrs: &MrTable,
     pd: PdNumber,
     list: &[ibv_sge],
@@ -45,6 +46,15 @@ fn stretches(
     write: bool,
     mut each: impl FnMut(&UserMemory, usize, std::ops::Range<usize>),
 ) -> Result<(), LocalFault> {
+    // Mostly one element, for which a loop is too much.
+    if let (0, [one]) = (offset, list)
+        && len > 0
+        && len <= one.length as usize
+    {
+        let (memory, at) = mrs.local(pd, one.lkey, one.addr, len as u64, write)?;
+        each(memory, at, 0..len);
+        return Ok(());
+    }
     let mut skip = u64::from(offset);
     let mut done = 0;
     for sge in list {
@@ -66,19 +76,13 @@ fn stretches(
     if done == len { Ok(()) } else { Err(LocalFault::Length) }
 }
 
-/// Copies the first bytes of a list to `out`.
+/// The bytes a list covers, at most `u32::MAX`, which is above every limit.
 #[inline]
-pub(super) fn gather(
-    mrs: &MrTable,
-    pd: PdNumber,
-    list: &[ibv_sge],
-    out: &mut [u8],
-) -> Result<(), LocalFault> {
-    stretches(mrs, pd, list, 0, out.len(), false, |memory, at, range| memory.read(at, &mut out[range]))
-}
-
-/// The bytes a list covers, at most `u32::MAX`.
 pub(crate) fn capacity(list: &[ibv_sge]) -> u32 {
+    // Mostly one element, for which a loop is too much.
+    if let [one] = list {
+        return one.length;
+    }
     let bytes: u64 = list.iter().map(|sge| u64::from(sge.length)).sum();
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }

@@ -12,7 +12,7 @@
 //! | `post` | posting |
 //! | `direct` | operations between two queue pairs of one process |
 //! | `far` | one-sided operations on another process's memory |
-//! | `express` | short messages to a process that shares memory |
+//! | `express` | short messages to and from other processes of the host |
 //! | `drive` | turning the transport's output into packets, completions, events, timers |
 //!
 //! Locks, always in this order: table of regions (read) → table of queue pairs (read) → queue pair → shared receive
@@ -28,8 +28,8 @@ mod queue;
 mod transition;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use ibex_proto::{
     InitAttr, Nanos, Qp as Transport, QpState, QpType, RcCaps, RemoteAccess, RtrAttr, RtsAttr, Tuning,
@@ -51,7 +51,10 @@ use crate::mr::{MrTable, PdNumber, access};
 use crate::net::{Line, Peer};
 use crate::nic::{Nic, Timer};
 use crate::srq::Srq;
+use ibex_sys::lock::{Guard, Lock};
 
+pub(crate) use express::{Message, Taken};
+pub(crate) use hands::capacity;
 pub(crate) use post::{Poster, SendRequest};
 pub(crate) use queue::{MAX_INLINE, MAX_SGE, MAX_WR, Payload, RecvQueue, SendQueue};
 pub(crate) use transition::{Limits as TransitionLimits, Refusal};
@@ -105,9 +108,12 @@ pub(crate) struct Qp {
     pub(crate) async_events: Unacked,
     /// Where its deadline is told, see [`Inner::timer`].
     pub(crate) timer: Timer,
+    /// Whether a round left it owing an acknowledgement that nobody has sent since, as far as can be told without the lock.
+    /// Set and cleared with it held.
+    pub(crate) owing: AtomicBool,
     /// Number of the queue pair of this process that it is connected to, or 0: see [`direct`].
     mate: AtomicU32,
-    inner: Mutex<Inner>,
+    inner: Lock<Inner>,
 }
 
 /// What changes in a queue pair.
@@ -191,24 +197,21 @@ impl Qp {
             recv_cq: parts.recv_cq,
             async_events: Unacked::default(),
             timer: parts.timer,
+            owing: AtomicBool::new(false),
             mate: AtomicU32::new(0),
-            inner: Mutex::new(inner),
+            inner: Lock::new(inner),
         }
     }
 
-    /// The queue pair's lock. A panic while it was held leaves a state machine whose worst is a protocol error; its
-    /// program has been told by `EIO`.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The queue pair's lock.
+    #[inline]
+    pub(crate) fn lock(&self) -> Guard<'_, Inner> {
+        self.inner.lock()
     }
 
     /// The lock, if nobody holds it.
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Inner>> {
-        match self.inner.try_lock() {
-            Ok(inner) => Some(inner),
-            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+    pub(crate) fn try_lock(&self) -> Option<Guard<'_, Inner>> {
+        self.inner.try_lock()
     }
 
     /// Changes attributes and state. `address` is the destination that `attr.ah_attr` names, if it can be reached.

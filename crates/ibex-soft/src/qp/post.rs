@@ -5,18 +5,20 @@
 //! rights) comes as its completion.
 
 use std::net::IpAddr;
-use std::sync::{MutexGuard, RwLockReadGuard};
+use std::sync::RwLockReadGuard;
 
 use ibex_proto::{PostError, QpState, SendOp, SendWqe};
 use ibex_sys::ibv_sge;
 
 use super::direct::Ends;
+use super::express::Message;
 use super::queue::Payload;
 use super::{Inner, Qp, hands};
 use crate::device::MAX_MESSAGE;
 use crate::mr::{MrTable, PdNumber};
 use crate::net::Peer;
 use crate::nic::{Nic, QpTable};
+use ibex_sys::lock::Guard;
 
 /// A send request, its payload still in the program's hands.
 #[derive(Clone, Copy)]
@@ -58,7 +60,7 @@ pub(crate) struct Poster<'a> {
 pub(crate) struct RecvPoster<'a> {
     qp: &'a Qp,
     nic: &'a Nic,
-    inner: MutexGuard<'a, Inner>,
+    inner: Guard<'a, Inner>,
 }
 
 impl Qp {
@@ -141,7 +143,8 @@ impl Poster<'_> {
         }
         if self.alone
             && self.ends.mate.is_none()
-            && self.qp.express(self.nic, self.mrs, inner, request, cookie, len)
+            && let Some(message) = Message::of(request)
+            && self.qp.express(self.nic, self.mrs, inner, &message, cookie, len)
         {
             return Ok(());
         }

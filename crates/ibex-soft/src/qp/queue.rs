@@ -169,6 +169,7 @@ impl SendQueue {
     }
 
     /// The slot that [`SendQueue::push`] would use; `None` if all are taken.
+    #[inline]
     pub(crate) fn vacant(&self) -> Option<u64> {
         (self.used + self.unpolled.count() < self.slots.len()).then_some(self.next as u64)
     }
@@ -178,14 +179,40 @@ impl SendQueue {
         self.slots.len().saturating_sub(self.used + self.unpolled.count())
     }
 
+    /// Copies inline data to where those of the vacant slot stand.
+    #[inline]
+    pub(crate) fn stage(&mut self, len: u32, copy: &dyn Fn(&mut [u8])) -> &[u8] {
+        let at = self.next * self.max_inline;
+        let place = &mut self.inline[at..at + len as usize];
+        copy(place);
+        place
+    }
+
+    /// Puts a request, whose inline data has been [staged](SendQueue::stage), into the vacant slot.
+    #[inline]
+    pub(crate) fn push_staged(&mut self, wr_id: u64, payload: Payload<'_>) {
+        match payload {
+            Payload::Inline(len, _) => {
+                self.slots.put_inline(self.next, wr_id, len);
+                self.advance();
+            }
+            _ => self.push(wr_id, payload),
+        }
+    }
+
+    #[inline]
+    fn advance(&mut self) {
+        self.next = if self.next + 1 == self.slots.len() { 0 } else { self.next + 1 };
+        self.used += 1;
+    }
+
     /// Puts a request into the vacant slot. The caller has checked that there is one and that the payload is within the
     /// limits the queue was made with.
     pub(crate) fn push(&mut self, wr_id: u64, payload: Payload<'_>) {
         match payload {
             Payload::Gather(list) => self.slots.put(self.next, wr_id, list),
             Payload::Inline(len, copy) => {
-                let at = self.next * self.max_inline;
-                copy(&mut self.inline[at..at + len as usize]);
+                self.stage(len, copy);
                 self.slots.put_inline(self.next, wr_id, len);
             }
             Payload::Bind(bind) => {
@@ -196,11 +223,11 @@ impl SendQueue {
                 self.slots.put(self.next, wr_id, &[]);
             }
         }
-        self.next = if self.next + 1 == self.slots.len() { 0 } else { self.next + 1 };
-        self.used += 1;
+        self.advance();
     }
 
     /// Frees the slot of a completed request; returns its identifier.
+    #[inline]
     pub(crate) fn complete(&mut self, cookie: u64) -> u64 {
         self.used = self.used.saturating_sub(1);
         self.slots.id(cookie as usize)
@@ -295,9 +322,17 @@ impl RecvQueue {
     /// Where the request is that is taken next, if it is the queue's own.
     #[inline]
     pub(crate) fn address(&self) -> *const u8 {
-        let at =
-            if self.waiting <= self.next { self.next } else { self.next + self.slots.len() } - self.waiting;
-        self.slots.address(at)
+        self.slots.address(self.oldest())
+    }
+
+    /// Slot of the oldest request that waits.
+    #[inline]
+    fn oldest(&self) -> usize {
+        if self.waiting <= self.next {
+            self.next - self.waiting
+        } else {
+            self.next + self.slots.len() - self.waiting
+        }
     }
 
     /// Whether requests come from a shared receive queue, and are posted there only.
@@ -315,6 +350,7 @@ impl RecvQueue {
     ///
     /// # Errors
     /// An errno: `ENOMEM` if the queue is full, `EINVAL` if the list is too long or the queue is a shared one.
+    #[inline]
     pub(crate) fn push(&mut self, wr_id: u64, list: &[ibv_sge]) -> Result<(), i32> {
         if list.len() > self.max_sge || self.is_shared() {
             return Err(libc::EINVAL);
@@ -345,8 +381,7 @@ impl RecvQueue {
         if self.waiting == 0 {
             return None;
         }
-        let depth = self.slots.len();
-        let slot = (self.next + depth - self.waiting) % depth;
+        let slot = self.oldest();
         self.waiting -= 1;
         Some(slot as u64)
     }
@@ -389,6 +424,7 @@ impl RecvQueue {
     }
 
     /// Frees the slot of a completed request; returns its identifier.
+    #[inline]
     pub(crate) fn complete(&mut self, cookie: u64) -> u64 {
         self.used = self.used.saturating_sub(1);
         if let Some(shared) = &mut self.shared {
@@ -399,6 +435,7 @@ impl RecvQueue {
     }
 
     /// The scatter list of a request.
+    #[inline]
     pub(crate) fn list(&self, cookie: u64) -> &[ibv_sge] {
         self.slots.list(cookie as usize)
     }

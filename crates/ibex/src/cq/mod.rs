@@ -19,9 +19,9 @@ use std::time::Duration;
 use ibex_sys::{self as sys, Errno, convention};
 
 use crate::context::Context;
-use crate::lock::Lock;
 use crate::qp::QueueError;
 use channel::Channel;
+use ibex_sys::lock::Lock;
 pub(crate) use reaper::Lease;
 use reaper::Reaper;
 use sleep::Sleepers;

@@ -21,10 +21,10 @@ use crate::addr::{GidIndex, PortNum, Psn, Qpn};
 use crate::attr::{Gid, Mtu};
 use crate::cq::{CompletionQueue, Lease};
 use crate::error::Error;
-use crate::lock::Lock;
 use crate::oob::Endpoint;
 use crate::pd::ProtectionDomain;
 use crate::queue::{Count, Ring};
+use ibex_sys::lock::Lock;
 
 /// Inline bytes asked for when the program does not say: a cache line, which devices that have inline at all can do.
 const DEFAULT_INLINE: u32 = 64;

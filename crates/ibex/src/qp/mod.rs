@@ -39,12 +39,12 @@ pub use transition::Finding;
 use crate::addr::{GidIndex, PortNum, Qpn};
 use crate::context::Context;
 use crate::cq::{CompletionQueue, CqInner, Lease};
-use crate::lock::Lock;
 use crate::mem::{MemoryError, RemoteHandle, RemoteRegion};
 use crate::oob::Endpoint;
 use crate::op::Side;
 use crate::pd::ProtectionDomain;
 use crate::queue::{Count, Ring};
+use ibex_sys::lock::Lock;
 use landing::Landing;
 
 /// What the poster of a queue needs, under the queue's lock.

@@ -15,10 +15,10 @@ use ibex_sys::{self as sys, convention};
 
 use super::{PostError, Poster, QpShared};
 use crate::addr::Rkey;
-use crate::lock::Guard;
 use crate::op::{Rejected, Side, Work};
 use crate::queue::{Erased, Slot};
 use crate::wc::{Opcode, Record};
+use ibex_sys::lock::Guard;
 
 /// A work request and its pieces of memory.
 pub(crate) struct SendWr {

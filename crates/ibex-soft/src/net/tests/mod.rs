@@ -75,7 +75,8 @@ impl End {
     /// Everything that has come.
     fn receive(&mut self) -> Vec<(IpAddr, u32)> {
         let mut got = Vec::new();
-        self.wire.recv(&mut self.ring, Scan::Full, 10_000, |d| got.push((d.source, number(d))));
+        self.wire
+            .recv(&mut self.ring, Scan::Full, 10_000, &mut |d: Datagram<'_>| got.push((d.source, number(d))));
         got
     }
 
@@ -547,7 +548,7 @@ fn quick_scans_see_every_socket_in_the_end() {
     a.send(to, 5, 64);
     let mut got = Vec::new();
     for _ in 0..16 {
-        b.wire.recv(&mut b.ring, Scan::Quick, 1, |datagram| got.push(number(datagram)));
+        b.wire.recv(&mut b.ring, Scan::Quick, 1, &mut |datagram: Datagram<'_>| got.push(number(datagram)));
     }
     assert_eq!(got, [5]);
 }
@@ -563,12 +564,12 @@ fn the_budget_bounds_a_call() {
     let mut count = 0;
     while count < 100 {
         let before = count;
-        let received = end.wire.recv(&mut end.ring, Scan::Quick, 4, |_| count += 1);
+        let received = end.wire.recv(&mut end.ring, Scan::Quick, 4, &mut |_: Datagram<'_>| count += 1);
         assert_eq!(received.packets, count - before);
         assert!((1..=4).contains(&received.packets) && (received.more || count == 100));
     }
     assert_eq!(
-        end.wire.recv(&mut end.ring, Scan::Quick, 4, |_| count += 1),
+        end.wire.recv(&mut end.ring, Scan::Quick, 4, &mut |_: Datagram<'_>| count += 1),
         Received { sockets: true, ..Received::default() }
     );
 }
@@ -589,7 +590,7 @@ fn the_descriptor_is_readable_while_there_is_something() {
     assert_eq!(a.wire.snapshot().tx_via_slot, 1);
     let mut got = Vec::new();
     while b.wire.sleep(100) && got.len() < 2 {
-        b.wire.recv(&mut b.ring, Scan::Full, 64, |datagram| got.push(number(datagram)));
+        b.wire.recv(&mut b.ring, Scan::Full, 64, &mut |datagram: Datagram<'_>| got.push(number(datagram)));
     }
     assert_eq!(got, [2, 3]);
     assert!(!b.wire.sleep(0));

@@ -95,7 +95,8 @@ fn garbage_for_a_mailbox_ends_a_round_as_letters_do() {
     for _ in 0..5 {
         socket.send_to_addr(b"garbage", &name).unwrap();
     }
-    let more: Vec<bool> = (0..3).map(|_| mailbox::receive(&end.wire, 2, &mut |_| {}).more).collect();
+    let more: Vec<bool> =
+        (0..3).map(|_| mailbox::receive(&end.wire, 2, &mut |_: Datagram<'_>| {}).more).collect();
     assert_eq!(more, [true, true, false]);
     assert_eq!(end.wire.snapshot().rx_malformed, 5);
 }
@@ -120,7 +121,7 @@ fn whatever_comes_to_a_slot_is_survived() {
             bytes[6..8].copy_from_slice(&(segment as u16).to_ne_bytes());
         }
         let _ = socket.send(&bytes);
-        end.wire.recv(&mut end.ring, Scan::Full, 1000, |_| {});
+        end.wire.recv(&mut end.ring, Scan::Full, 1000, &mut |_: Datagram<'_>| {});
         let _ = socket.recv(&mut [0; 64]);
     }
     let to = end.peer();

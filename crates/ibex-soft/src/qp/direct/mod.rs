@@ -23,7 +23,6 @@
 mod copy;
 mod perform;
 
-use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
 use ibex_proto::{RcQp, SendOp, SendWqe};
@@ -35,6 +34,7 @@ use crate::mr::MrTable;
 use crate::net::{LinkChoice, Peer};
 use crate::nic::{Nic, QpTable};
 pub(super) use copy::{Bytes, Staged, bytes_of, pieces, transfer};
+use ibex_sys::lock::Guard;
 use perform::Operation;
 pub(super) use perform::{Source, atomic};
 
@@ -46,7 +46,7 @@ pub(super) fn is_allowed(nic: &Nic) -> bool {
 /// The other end of a queue pair's connection, if it is in this process, with its lock.
 pub(super) struct Mate<'a> {
     qp: &'a Qp,
-    inner: MutexGuard<'a, Inner>,
+    inner: Guard<'a, Inner>,
 }
 
 impl Mate<'_> {
@@ -61,7 +61,7 @@ impl Mate<'_> {
 
 /// Both ends of a connection, as far as they are here.
 pub(super) struct Ends<'a> {
-    pub(super) own: MutexGuard<'a, Inner>,
+    pub(super) own: Guard<'a, Inner>,
     pub(super) mate: Option<Mate<'a>>,
 }
 
@@ -212,7 +212,7 @@ impl Qp {
             None => false,
             Some(None) => true,
             Some(Some(done)) => {
-                let pushed = target.complete_recv(theirs, &done);
+                let pushed = target.complete_recv(&mut theirs.recv, &done);
                 if target.note(pushed) {
                     // As on the wire: the message has arrived, the queue pair it arrived at is of no more use.
                     target.lost(nic, mrs, theirs);
