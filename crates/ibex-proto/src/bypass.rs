@@ -63,6 +63,34 @@ impl RcQp {
         (end - first) as u32
     }
 
+    /// Begins no more requests until [`release`](RcQp::release), and has what is outstanding acknowledged soon: the host means to
+    /// carry out itself what is posted behind it. False, and nothing has changed, if that would take too long: what is outstanding is not
+    /// of the kind that `may_wait_for` names, or is hardly anything.
+    pub fn hold(&mut self, may_wait_for: impl Fn(&SendOp) -> bool) -> bool {
+        self.state == QpState::Rts
+            && self.requester.as_mut().is_some_and(|requester| requester.hold(may_wait_for))
+    }
+
+    /// Requests begin again.
+    pub fn release(&mut self) {
+        if let Some(requester) = &mut self.requester {
+            requester.release();
+        }
+    }
+
+    /// If everything that was sent has been acknowledged, gives the requests behind it to `each`, oldest first, for as long as
+    /// it carries them out: they complete, and have used no sequence numbers.
+    pub fn carry_out(&mut self, each: impl FnMut(&SendWqe) -> bool) {
+        if let (QpState::Rts, Some(requester)) = (self.state, &mut self.requester) {
+            requester.carry_out(&mut self.out, each);
+        }
+    }
+
+    /// Whether all that was sent has been acknowledged, and so was all that was carried out at rest.
+    pub fn is_settled(&self) -> bool {
+        self.requester.as_ref().is_none_or(|requester| requester.una == requester.high)
+    }
+
     /// Whether this end, as the target, is ready for an operation that comes without packets: in a state that serves
     /// requests, in the middle of none.
     #[inline]

@@ -93,6 +93,8 @@ pub(crate) struct Requester {
     read_chunk: u64,
     /// In SQD: no request from this number on is begun.
     pub(crate) drain_at: Option<u64>,
+    /// Nor from this one on, until the host says so: [`RcQp::hold`](crate::RcQp::hold).
+    hold_at: Option<u64>,
     /// The first request of `sq` has failed and its completion is out; the queue pair must move to ERR.
     pub(crate) failed: bool,
 }
@@ -132,6 +134,7 @@ impl Requester {
             // A piece is sent whole, so one larger than the window would make the window meaningless.
             read_chunk: u64::from(tuning.read_chunk.min(tuning.max_window).clamp(1, 1 << 16)),
             drain_at: None,
+            hold_at: None,
             failed: false,
         }
     }
@@ -162,8 +165,9 @@ impl Requester {
     #[inline]
     fn is_blocked(&self, entry: &Entry) -> bool {
         if self.nxt == entry.first {
-            let draining = self.drain_at.is_some_and(|at| entry.first >= at);
-            if draining || (entry.wqe.fence && self.data_before > 0) {
+            let bars = [self.drain_at, self.hold_at];
+            let barred = bars.into_iter().flatten().any(|at| entry.first >= at);
+            if barred || (entry.wqe.fence && self.data_before > 0) {
                 return true;
             }
         }
@@ -578,11 +582,55 @@ impl Requester {
         self.prompt = PROMPT;
     }
 
+    /// Begins nothing that is not begun. False if what is outstanding is not of the kind that `may_wait_for` names, or not
+    /// enough to be worth it.
+    pub(crate) fn hold(&mut self, may_wait_for: impl Fn(&SendOp) -> bool) -> bool {
+        let worth = self.sq.len() > 1 && self.drain_at.is_none() && !self.retry.in_rnr_wait();
+        if self.hold_at.is_some() || !worth || !self.sq.iter().all(|entry| may_wait_for(&entry.wqe.op)) {
+            return self.hold_at.is_some();
+        }
+        self.hold_at = Some(self.end_of_begun());
+        self.hurry();
+        true
+    }
+
+    /// Goes on after [`hold`](Requester::hold).
+    pub(crate) fn release(&mut self) {
+        self.hold_at = None;
+    }
+
+    /// Takes requests off the queue for as long as `each` carries them out, if nothing has been sent that is not acknowledged; their
+    /// numbers are used by those behind them.
+    pub(crate) fn carry_out(&mut self, out: &mut Output, mut each: impl FnMut(&SendWqe) -> bool) {
+        if self.una != self.high || self.cur != 0 || self.failed || self.retry.in_rnr_wait() {
+            return;
+        }
+        let mut unused = 0;
+        while let Some(front) = self.sq.front().filter(|front| each(&front.wqe)) {
+            unused += front.end - front.first;
+            out.send_done(completion(&front.wqe, WcStatus::SUCCESS));
+            self.drop_front();
+        }
+        if unused > 0 {
+            self.sq.iter_mut().for_each(|entry| {
+                entry.first -= unused;
+                entry.end -= unused;
+            });
+            self.end -= unused;
+            self.prompt = PROMPT;
+        }
+    }
+
     /// Begins SQD: what has been begun is finished, nothing else started.
     pub(crate) fn begin_drain(&mut self) {
-        let begun = self.sq.iter().take_while(|entry| entry.first < self.high).last();
-        self.drain_at = Some(begun.map_or(self.una, |entry| entry.end));
+        self.drain_at = Some(self.end_of_begun());
         self.hurry();
+    }
+
+    /// The end of the requests that have been begun.
+    fn end_of_begun(&self) -> u64 {
+        let begun = self.sq.iter().take_while(|entry| entry.first < self.high).last();
+        begun.map_or(self.una, |entry| entry.end)
     }
 
     /// Whether everything begun before SQD has finished.

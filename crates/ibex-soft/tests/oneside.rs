@@ -175,6 +175,42 @@ fn a_stopped_process_is_read_and_written() {
     near.peer.join();
 }
 
+/// Once a stream of which the first had to go as packets went as packets to its end.
+#[test]
+fn a_stream_that_began_as_packets_goes_on_without_them() {
+    if let Some(link) = peer::second() {
+        return target(link);
+    }
+    let mut near = Near::start("a_stream_that_began_as_packets_goes_on_without_them");
+    near.attach();
+    near.memory.fill(0..BYTES, 3);
+    // Nothing is a packet's to carry. From here on some are always outstanding, as far as the program knows.
+    near.rdma(IBV_WR_RDMA_WRITE, 0, 0);
+    near.rdma(IBV_WR_RDMA_WRITE, 0, 0);
+    let outstanding = 6;
+    (2..outstanding).for_each(|at| near.rdma(IBV_WR_RDMA_WRITE, at * 4096, 4096));
+    let go_on = |turns: usize| {
+        for turn in 0..turns {
+            near.rdma(IBV_WR_RDMA_WRITE, turn % 200 * 4096, 4096);
+            near.qp.send.success();
+        }
+    };
+    go_on(1000);
+    near.signal(libc::SIGSTOP);
+    near.await_stop();
+    go_on(300);
+    (0..outstanding).for_each(|_| {
+        near.qp.send.success();
+    });
+    near.memory.clear();
+    near.rdma(IBV_WR_RDMA_READ, 0, 200 * 4096);
+    near.qp.send.success();
+    near.memory.check(0..200 * 4096, 3, 0);
+    near.signal(libc::SIGCONT);
+    near.peer.link.put(END);
+    near.peer.join();
+}
+
 #[test]
 fn what_was_taken_back_is_out_of_reach() {
     if let Some(link) = peer::second() {

@@ -8,6 +8,7 @@ mod express;
 mod fence;
 mod flush;
 mod go_back;
+mod held;
 mod length;
 mod local;
 mod loss;

@@ -138,6 +138,9 @@ impl Qp {
     /// Drains the transport, its packets only if there is a buffer for them.
     fn settle(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, mut tx: Option<&mut TxBatch>, now: Nanos) {
         loop {
+            if Qp::holds(inner) {
+                self.carry_out_held(nic, mrs, inner);
+            }
             if let Some(tx) = &mut tx {
                 self.transmit(nic, mrs, inner, tx, now);
             }

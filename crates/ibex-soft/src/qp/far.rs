@@ -5,11 +5,14 @@
 //! succeed goes as packets: then the peer says what is wrong.
 //!
 //! A request goes this way if nothing of its queue pair is outstanding, so that it is in order; it uses no sequence
-//! number, since the peer's transport does not learn of it.
+//! number, since the peer's transport does not learn of it. In a stream of such requests the first may have to go as packets,
+//! before the peer's memory is in sight or behind others; those that follow wait until it is acknowledged, or all would
+//! go the same way.
 
 use std::sync::{Arc, RwLockReadGuard};
 
 use ibex_proto::{RcQp, RemoteAccess, SendOp};
+use ibex_wire::Rkey;
 
 use super::direct::{Bytes, Staged, atomic, bytes_of, pieces, transfer};
 use super::post::SendRequest;
@@ -29,10 +32,32 @@ pub(super) struct Far {
     view: Option<Arc<View>>,
     /// The file used last.
     map: Option<Arc<Map>>,
+    /// Whether requests wait for those before them to be acknowledged, to be carried out here.
+    holds: bool,
+    /// Requests to go as packets before any is to wait again, and how many the next time that it was in vain.
+    pause: u32,
+    next_pause: u32,
     /// Whether peers see this queue pair.
     published: bool,
     /// Whether peers saw it at some time, and nobody has waited since for what they began then.
     seen: bool,
+}
+
+/// Requests that go as packets after one has waited in vain, at first and at most: to wait empties the pipeline.
+const PAUSE: u32 = 256;
+const MOST_PAUSE: u32 = 1 << 20;
+
+/// What a request wants of the peer's memory: a key, an address, a length and a right; `None` if it is none that goes this way.
+#[inline]
+fn target(op: &SendOp, len: u32) -> Option<(u32, u64, u32, u32)> {
+    match *op {
+        SendOp::Write { rkey, va, imm: None } => Some((rkey.0, va, len, access::REMOTE_WRITE)),
+        SendOp::Read { rkey, va } => Some((rkey.0, va, len, access::REMOTE_READ)),
+        SendOp::CompareSwap { rkey, va, .. } | SendOp::FetchAdd { rkey, va, .. } => {
+            Some((rkey.0, va, 8, access::REMOTE_ATOMIC))
+        }
+        _ => None,
+    }
 }
 
 impl Far {
@@ -55,6 +80,31 @@ impl Far {
     }
 }
 
+/// Carries the operation out; `None`, and nothing done that packets would not repeat, if it may not succeed.
+#[inline]
+fn reach(far: &mut Far, wanted: &Wanted, op: &SendOp, payload: Bytes<'_>) -> Option<()> {
+    let len = wanted.len as usize;
+    let Far { view, map, .. } = far;
+    let view = view.as_deref()?;
+    let permit = view.permit(wanted)?;
+    let done = match (view.reach(&permit, len, map)?, *op) {
+        (Path::Mapped(memory, at), SendOp::Write { .. }) => transfer(payload, Bytes::Memory(memory, at), len),
+        (Path::Mapped(memory, at), SendOp::Read { .. }) => transfer(Bytes::Memory(memory, at), payload, len),
+        (Path::Mapped(memory, at), op) if wanted.va.is_multiple_of(8) => {
+            atomic(memory, at, &op, payload).is_some()
+        }
+        (Path::Process { pid, address }, SendOp::Write { .. }) => {
+            pieces(payload, len, false)?.write(pid, address)
+        }
+        (Path::Process { pid, address }, SendOp::Read { .. }) => {
+            pieces(payload, len, true)?.read(pid, address)
+        }
+        // The kernel has no atomics between processes.
+        _ => false,
+    };
+    done.then_some(())
+}
+
 impl Qp {
     /// Carries out a request that is being posted; false if it has to be posted. The caller has checked that the queue has
     /// room.
@@ -67,72 +117,92 @@ impl Qp {
         request: &SendRequest<'_>,
         len: u32,
     ) -> bool {
-        let (rkey, va, len, right) = match request.op {
-            SendOp::Write { rkey, va, imm: None } => (rkey, va, len, access::REMOTE_WRITE),
-            SendOp::Read { rkey, va } => (rkey, va, len, access::REMOTE_READ),
-            SendOp::CompareSwap { rkey, va, .. } | SendOp::FetchAdd { rkey, va, .. } => {
-                (rkey, va, 8, access::REMOTE_ATOMIC)
-            }
-            _ => return false,
-        };
+        let Some((rkey, va, len, right)) = target(&request.op, len) else { return false };
         let Some(peer) = inner.peer.filter(|peer| len > 0 && peer.address == nic.wire.address()) else {
             return false;
         };
-        let at_rest = |own: &RcQp| own.is_at_rest() && own.may_request(&request.op) && !own.wants_transmit();
-        if !inner.far.find(nic, peer) || !inner.proto.as_rc().is_some_and(at_rest) {
+        if !inner.far.find(nic, peer) {
             return false;
         }
-        let wanted =
-            Wanted { queue_pairs: (peer.qpn, self.num), rkey: rkey.0, va, len: u64::from(len), right };
-        if self.reach(mrs, inner, &wanted, request).is_none() {
+        let wanted = Wanted { queue_pairs: (peer.qpn, self.num), rkey, va, len: u64::from(len), right };
+        let at_rest = |own: &RcQp| own.is_at_rest() && own.may_request(&request.op) && !own.wants_transmit();
+        if !inner.proto.as_rc().is_some_and(at_rest) {
+            self.hold(inner, &wanted);
+            return false;
+        }
+        let staged;
+        let payload = match request.payload {
+            super::Payload::Gather(list) => bytes_of(mrs, self.pd, list),
+            super::Payload::Inline(len, copy) => match Staged::new(len, copy) {
+                Some(bytes) => {
+                    staged = bytes;
+                    Bytes::Here(staged.bytes())
+                }
+                None => return false,
+            },
+            super::Payload::Bind(_) => return false,
+        };
+        if reach(&mut inner.far, &wanted, &request.op, payload).is_none() {
             return false;
         }
         self.complete_posted(nic, mrs, inner, request, len);
         true
     }
 
-    /// Carries the operation out; `None`, and nothing done that packets would not repeat, if it may not succeed.
+    /// Has the request that is being posted, and those after it, wait for those before it, if it could go this way then.
+    fn hold(&self, inner: &mut Inner, wanted: &Wanted) {
+        let Inner { far, proto, .. } = inner;
+        if far.holds {
+            return;
+        }
+        if far.pause > 0 {
+            far.pause -= 1;
+            return;
+        }
+        if far.view.as_deref().is_some_and(|view| view.permit(wanted).is_some()) {
+            far.holds = proto.as_rc_mut().is_some_and(|own| own.hold(|op| target(op, 0).is_some()));
+        }
+    }
+
+    /// Carries out the requests that wait, if their turn has come, until one that has to go as packets.
+    pub(super) fn carry_out_held(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner) {
+        let Inner { far, proto, send, peer, .. } = inner;
+        let Some(own) = proto.as_rc_mut() else { return };
+        let peer = peer.filter(|peer| far.find(nic, *peer));
+        if peer.is_some() && !own.is_settled() {
+            return;
+        }
+        // Without resources for them they fail, which is the transport's to say.
+        let may_ask = own.may_request(&SendOp::Read { rkey: Rkey(0), va: 0 });
+        let mut any = false;
+        own.carry_out(|wqe| {
+            let Some((rkey, va, len, right)) = target(&wqe.op, wqe.len).filter(|wanted| wanted.2 > 0) else {
+                return false;
+            };
+            let Some(peer) = peer.filter(|_| may_ask || !wqe.op.awaits_data()) else { return false };
+            let wanted = Wanted { queue_pairs: (peer.qpn, self.num), rkey, va, len: u64::from(len), right };
+            let payload = match send.inline(wqe.cookie) {
+                Some(bytes) => Bytes::Here(bytes),
+                None => bytes_of(mrs, self.pd, send.list(wqe.cookie)),
+            };
+            let done = reach(far, &wanted, &wqe.op, payload).is_some();
+            any |= done;
+            done
+        });
+        own.release();
+        far.holds = false;
+        if any {
+            far.next_pause = 0;
+        } else {
+            far.next_pause = (far.next_pause * 2).clamp(PAUSE, MOST_PAUSE);
+            far.pause = far.next_pause;
+        }
+    }
+
+    /// Whether requests wait to be [carried out](Qp::carry_out_held).
     #[inline]
-    fn reach(
-        &self,
-        mrs: &MrTable,
-        inner: &mut Inner,
-        wanted: &Wanted,
-        request: &SendRequest<'_>,
-    ) -> Option<()> {
-        let staged;
-        let payload = match request.payload {
-            super::Payload::Gather(list) => bytes_of(mrs, self.pd, list),
-            super::Payload::Inline(len, copy) => {
-                staged = Staged::new(len, copy)?;
-                Bytes::Here(staged.bytes())
-            }
-            super::Payload::Bind(_) => return None,
-        };
-        let len = wanted.len as usize;
-        let super::far::Far { view, map, .. } = &mut inner.far;
-        let view = view.as_deref()?;
-        let permit = view.permit(wanted)?;
-        let done = match (view.reach(&permit, len, map)?, request.op) {
-            (Path::Mapped(memory, at), SendOp::Write { .. }) => {
-                transfer(payload, Bytes::Memory(memory, at), len)
-            }
-            (Path::Mapped(memory, at), SendOp::Read { .. }) => {
-                transfer(Bytes::Memory(memory, at), payload, len)
-            }
-            (Path::Mapped(memory, at), op) if wanted.va.is_multiple_of(8) => {
-                atomic(memory, at, &op, payload).is_some()
-            }
-            (Path::Process { pid, address }, SendOp::Write { .. }) => {
-                pieces(payload, len, false)?.write(pid, address)
-            }
-            (Path::Process { pid, address }, SendOp::Read { .. }) => {
-                pieces(payload, len, true)?.read(pid, address)
-            }
-            // The kernel has no atomics between processes.
-            _ => false,
-        };
-        done.then_some(())
+    pub(super) fn holds(inner: &Inner) -> bool {
+        inner.far.holds
     }
 
     /// Tells peers of this queue pair what they have to know, or that there is nothing.
