@@ -78,7 +78,7 @@ impl RcQp {
         }
     }
 
-    /// If everything that was sent has been acknowledged, gives the requests behind it to `each`, oldest first, for as long as
+    /// If everything that was begun has been acknowledged, gives the requests behind it to `each`, oldest first, for as long as
     /// it carries them out: they complete, and have used no sequence numbers.
     pub fn carry_out(&mut self, each: impl FnMut(&SendWqe) -> bool) {
         if let (QpState::Rts, Some(requester)) = (self.state, &mut self.requester) {
@@ -86,9 +86,9 @@ impl RcQp {
         }
     }
 
-    /// Whether all that was sent has been acknowledged, and so was all that was carried out at rest.
+    /// Whether every request that was begun has been sent whole and acknowledged.
     pub fn is_settled(&self) -> bool {
-        self.requester.as_ref().is_none_or(|requester| requester.una == requester.high)
+        self.requester.as_ref().is_none_or(|requester| requester.is_settled())
     }
 
     /// Whether this end, as the target, is ready for an operation that comes without packets: in a state that serves

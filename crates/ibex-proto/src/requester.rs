@@ -423,6 +423,7 @@ impl Requester {
             && self.nxt >= self.early.executed
             && self.recovery.jump_at == NEVER
             && self.drain_at.is_none()
+            && self.hold_at.is_none()
             && !self.failed
             && !self.retry.in_rnr_wait()
             && !self.early.wants_transmit()
@@ -599,10 +600,15 @@ impl Requester {
         self.hold_at = None;
     }
 
+    /// Whether all that was begun has been sent and acknowledged.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.una == self.high && self.sq.front().is_none_or(|front| front.first == self.una)
+    }
+
     /// Takes requests off the queue for as long as `each` carries them out, if nothing has been sent that is not acknowledged; their
     /// numbers are used by those behind them.
     pub(crate) fn carry_out(&mut self, out: &mut Output, mut each: impl FnMut(&SendWqe) -> bool) {
-        if self.una != self.high || self.cur != 0 || self.failed || self.retry.in_rnr_wait() {
+        if !self.is_settled() || self.cur != 0 || self.failed || self.retry.in_rnr_wait() {
             return;
         }
         let mut unused = 0;

@@ -211,6 +211,31 @@ fn a_stream_that_began_as_packets_goes_on_without_them() {
     near.peer.join();
 }
 
+/// What waits behind a message of which a part is on its way waits for all of it.
+#[test]
+fn what_is_behind_half_a_message_waits_for_the_whole() {
+    if let Some(link) = peer::second() {
+        return target(link);
+    }
+    let mut near = Near::start("what_is_behind_half_a_message_waits_for_the_whole");
+    near.attach();
+    for round in 0..20 {
+        near.memory.fill(0..BYTES, round);
+        near.rdma(IBV_WR_RDMA_WRITE, 0, 0);
+        // More than a ring takes; those behind it are more than is carried out at a time.
+        (0..6).for_each(|_| near.rdma(IBV_WR_RDMA_WRITE, 0, BYTES));
+        (0..7).for_each(|_| {
+            near.qp.send.success();
+        });
+        near.memory.clear();
+        near.rdma(IBV_WR_RDMA_READ, 0, BYTES);
+        near.qp.send.success();
+        near.memory.check(0..BYTES, round, 0);
+    }
+    near.peer.link.put(END);
+    near.peer.join();
+}
+
 #[test]
 fn what_was_taken_back_is_out_of_reach() {
     if let Some(link) = peer::second() {

@@ -1,7 +1,8 @@
 //! Requests held back until those before them are acknowledged, and then carried out by the host.
 
 use ibex_proto::sim::{EndConfig, World};
-use ibex_proto::{SendOp, SendWqe, WcStatus};
+use ibex_proto::{SendOp, SendWqe, Tuning, WcStatus};
+use ibex_wire::{MAX_PACKET, Packet};
 
 use crate::util::*;
 
@@ -51,6 +52,40 @@ fn what_is_held_waits_for_what_was_begun_and_uses_no_numbers() {
     world.run(SOON);
     assert_eq!(world.ends[A].send_statuses(), [WcStatus::SUCCESS; 6]);
     assert_eq!(world.ends[B].qp.rq_psn(), world.ends[A].qp.sq_psn());
+}
+
+/// Half of a message was once taken for none of it: what follows went out with numbers that were taken.
+#[test]
+fn a_message_half_sent_is_not_settled() {
+    let tuning = Tuning { max_window: 4, ..Tuning::default() };
+    let mut world = pair(EndConfig { tuning, ..config() });
+    let mtu = 256;
+    (0..2).for_each(|_| {
+        world.post(A, write(0), pattern(6 * mtu));
+    });
+    let mut buf = [0; MAX_PACKET];
+    let mut pass = |world: &mut World, from: usize, to: usize| {
+        let mut passed = 0;
+        loop {
+            let end = &mut world.ends[from];
+            let Some(sent) = end.qp.poll_transmit(0, &mut end.host, &mut buf) else { return passed };
+            let end = &mut world.ends[to];
+            end.qp.handle_packet(0, &Packet::parse(&buf[..sent.len]).expect("sound"), &mut end.host);
+            passed += 1;
+        }
+    };
+    assert_eq!(pass(&mut world, A, B), 4, "a window full");
+    assert!(hold(&mut world));
+    pass(&mut world, B, A);
+    assert!(!world.ends[A].qp.as_rc().expect("RC").is_settled());
+    assert_eq!(carry_out(&mut world, 9), [0; 0]);
+    // The rest of what was begun goes on, the other one waits.
+    assert_eq!(pass(&mut world, A, B), 2);
+    pass(&mut world, B, A);
+    assert!(world.ends[A].qp.as_rc().expect("RC").is_settled());
+    assert_eq!(carry_out(&mut world, 9).len(), 1);
+    world.drain();
+    assert_eq!(world.ends[A].send_statuses(), [WcStatus::SUCCESS; 2]);
 }
 
 #[test]

@@ -75,6 +75,8 @@ impl Qp {
     ) -> bool {
         let lazy =
             inner.proto.owes_only_ack() && inner.packets <= LATENCY_PACKETS && !inner.proto.wants_request();
+        // What is held back may go on now.
+        let lazy = lazy && !Qp::holds(inner);
         inner.packets = 0;
         if lazy {
             self.settle(nic, mrs, inner, None, now);
@@ -138,11 +140,12 @@ impl Qp {
     /// Drains the transport, its packets only if there is a buffer for them.
     fn settle(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner, mut tx: Option<&mut TxBatch>, now: Nanos) {
         loop {
-            if Qp::holds(inner) {
-                self.carry_out_held(nic, mrs, inner);
-            }
+            let more = Qp::holds(inner) && self.carry_out_held(nic, mrs, inner);
             if let Some(tx) = &mut tx {
                 self.transmit(nic, mrs, inner, tx, now);
+            }
+            if more {
+                inner.stalled = nic.stall(now, self.num);
             }
             let overflow = self.complete(inner);
             self.flush_receives(inner);

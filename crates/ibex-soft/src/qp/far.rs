@@ -47,6 +47,9 @@ pub(super) struct Far {
 const PAUSE: u32 = 256;
 const MOST_PAUSE: u32 = 1 << 20;
 
+/// Bytes that are carried out of a queue at a time: what a caller that receives for all queue pairs can be held up by.
+const AT_ONCE: usize = 1 << 20;
+
 /// What a request wants of the peer's memory: a key, an address, a length and a right; `None` if it is none that goes this way.
 #[inline]
 fn target(op: &SendOp, len: u32) -> Option<(u32, u64, u32, u32)> {
@@ -164,14 +167,16 @@ impl Qp {
         }
     }
 
-    /// Carries out the requests that wait, if their turn has come, until one that has to go as packets.
-    pub(super) fn carry_out_held(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner) {
+    /// Carries out the requests that wait, if their turn has come, until one that has to go as packets. Whether there is more to
+    /// be done by another call.
+    pub(super) fn carry_out_held(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner) -> bool {
         let Inner { far, proto, send, peer, .. } = inner;
-        let Some(own) = proto.as_rc_mut() else { return };
+        let Some(own) = proto.as_rc_mut() else { return false };
         let peer = peer.filter(|peer| far.find(nic, *peer));
         if peer.is_some() && !own.is_settled() {
-            return;
+            return false;
         }
+        let (mut copied, mut paused) = (0, false);
         // Without resources for them they fail, which is the transport's to say.
         let may_ask = own.may_request(&SendOp::Read { rkey: Rkey(0), va: 0 });
         let mut any = false;
@@ -181,14 +186,22 @@ impl Qp {
             };
             let Some(peer) = peer.filter(|_| may_ask || !wqe.op.awaits_data()) else { return false };
             let wanted = Wanted { queue_pairs: (peer.qpn, self.num), rkey, va, len: u64::from(len), right };
+            paused = copied >= AT_ONCE;
+            if paused {
+                return false;
+            }
             let payload = match send.inline(wqe.cookie) {
                 Some(bytes) => Bytes::Here(bytes),
                 None => bytes_of(mrs, self.pd, send.list(wqe.cookie)),
             };
             let done = reach(far, &wanted, &wqe.op, payload).is_some();
             any |= done;
+            copied += len as usize;
             done
         });
+        if paused {
+            return true;
+        }
         own.release();
         far.holds = false;
         if any {
@@ -197,6 +210,7 @@ impl Qp {
             far.next_pause = (far.next_pause * 2).clamp(PAUSE, MOST_PAUSE);
             far.pause = far.next_pause;
         }
+        false
     }
 
     /// Whether requests wait to be [carried out](Qp::carry_out_held).
@@ -264,5 +278,9 @@ impl Qp {
         let Far { published, seen, .. } = inner.far;
         inner.far = Far { published, seen, ..Far::default() };
         inner.lane.forget();
+        // What waited for it does not any more.
+        if let Some(own) = inner.proto.as_rc_mut() {
+            own.release();
+        }
     }
 }
