@@ -66,7 +66,7 @@ impl RcQp {
 
     /// Posts and sends a message of which [`may_express`](RcQp::may_express) says that it may: its header, behind which the
     /// payload and [`padding`] belong, and the acknowledgement to travel with it.
-    #[inline]
+    #[inline(always)]
     pub fn express_send(&mut self, wqe: SendWqe, clock: &impl Clock) -> Option<(Bth, Option<Ack>)> {
         let (Some(requester), Some(receiving)) = (&mut self.requester, &mut self.receiving) else {
             return None;

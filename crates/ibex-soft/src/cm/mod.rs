@@ -175,10 +175,15 @@ impl Service {
     }
 
     /// Looks at what was delivered. Called by the receive engine at the end of a round.
+    #[inline]
     pub(crate) fn work(&self, nic: &Nic) {
-        if !self.mail.load(Ordering::Acquire) {
-            return;
+        if self.mail.load(Ordering::Acquire) {
+            self.read_mail(nic);
         }
+    }
+
+    #[cold]
+    fn read_mail(&self, nic: &Nic) {
         self.mail.store(false, Ordering::Release);
         let letters = std::mem::take(&mut *self.inbox());
         let (_, outgoing) = self.with(nic, |inner, now| {

@@ -67,7 +67,7 @@ use crate::oneside::OneSide;
 const MAX_PEERS: usize = 1 << 10;
 
 /// Looks at all rings in a round, until something has come.
-const LOOKS: usize = 16;
+const LOOKS: usize = 32;
 
 /// With more rings than this a round is not much longer than a look at all of them, whose lines come from as many places.
 const FEW_RINGS: usize = 4;

@@ -213,10 +213,14 @@ impl TxBatch {
     }
 
     /// Sends what was collected. Call it before going to do something else.
+    #[inline]
     pub(crate) fn flush(&mut self, wire: &Wire) {
-        if self.count == 0 {
-            return;
+        if self.count > 0 {
+            self.send_all(wire);
         }
+    }
+
+    fn send_all(&mut self, wire: &Wire) {
         let packets = &mut self.buffer[..self.end];
         match (&self.path, wire.injector()) {
             (Path::Host(link), None) => send_records(wire, link, packets, self.count),

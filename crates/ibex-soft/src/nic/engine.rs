@@ -305,7 +305,9 @@ impl Nic {
         // What a queue pair sends leaves while it is locked, or a request that is just being posted would overtake it. Where
         // a batch costs a system call and many queue pairs share one, that is left to their transports.
         let few = dirty.len() <= FEW;
-        for qp in if dirty.is_empty() { None } else { Some(dirty.drain(..)) }.into_iter().flatten() {
+        // To drain nothing costs something, too.
+        let driven = if dirty.is_empty() { None } else { Some(dirty.drain(..)) };
+        for qp in driven.into_iter().flatten() {
             let mrs = means.mrs();
             let mut inner = qp.lock();
             inner.dirty = false;

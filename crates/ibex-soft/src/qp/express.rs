@@ -9,13 +9,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ibex_proto::{Clock, Nanos, RcQp, SendOp, SendWqe};
+use ibex_proto::{Ack, Clock, Nanos, RcQp, SendOp, SendWqe};
 use ibex_sys::{IBV_EVENT_QP_FATAL, IBV_QPT_RC, IBV_WC_RECV, ibv_wc};
-use ibex_wire::padding;
+use ibex_wire::{Bth, padding};
 
 use super::post::SendRequest;
 use super::queue::Payload;
-use super::{Inner, Qp, hands};
+use super::{Inner, Qp, SendQueue, hands};
 use crate::host::Link;
 use crate::memory::UserMemory;
 use crate::mr::MrTable;
@@ -93,7 +93,8 @@ impl Qp {
             Payload::Bind(_) => return false,
         };
         let far = nic.approach(self);
-        let mrs = nic.regions();
+        // Inline data is of no region.
+        let mrs = matches!(message.payload, Payload::Gather(_)).then(|| nic.regions());
         let mut inner = self.lock();
         if far {
             inner.prefetch();
@@ -103,18 +104,18 @@ impl Qp {
             _ => len as usize <= inner.send.max_inline(),
         };
         match inner.send.vacant() {
-            Some(cookie) if fits => self.express(nic, &mrs, &mut inner, message, cookie, len),
+            Some(cookie) if fits => self.express(nic, mrs.as_deref(), &mut inner, message, cookie, len),
             _ => false,
         }
     }
 
     /// Sends a message that is being posted; false if it has to be posted. The caller has checked that the queue has room,
-    /// which is `cookie`'s slot, and that the message is within its limits.
+    /// which is `cookie`'s slot, and that the message is within its limits. Inline data needs no regions.
     #[inline]
     pub(super) fn express(
         &self,
         nic: &Nic,
-        mrs: &MrTable,
+        mrs: Option<&MrTable>,
         inner: &mut Inner,
         request: &Message<'_>,
         cookie: u64,
@@ -136,31 +137,15 @@ impl Qp {
         let Some(rc) = proto.as_rc_mut().filter(|rc| rc.may_express(&wqe)) else { return false };
         let clock = Watch { nic, look: *timer };
         let padded = len as usize + padding(len as usize);
-        let mut fill = |room: &mut dyn Room| {
-            match request.payload {
-                Payload::Gather(list) => {
-                    let put = |memory: &UserMemory, at, range| room.copy_from(memory, at, range);
-                    if len > 0 && hands::stretches(mrs, self.pd, list, 0, len as usize, false, put).is_err() {
-                        return None;
-                    }
-                }
-                Payload::Inline(len, copy) => room.write(0, send.stage(len, copy)),
-                Payload::Bind(_) => return None,
-            }
-            if padded > len as usize {
-                room.write(len as usize, &[0; 3][..padded - len as usize]);
-            }
-            let (bth, ack) = rc.express_send(wqe, &clock)?;
-            if ack.is_some() {
-                self.owing.store(false, Ordering::Relaxed);
-            }
-            Some((bth, ack))
-        };
         let sent = match way {
-            Way::Ring(link) => link.express(padded, |mut space| fill(&mut space)),
+            Way::Ring(link) => link.express(padded, |mut space| {
+                let filled = self.fill(&mut space, mrs, send, request, len as usize);
+                if filled { self.number(rc, wqe, &clock) } else { None }
+            }),
             Way::Line(line) => {
                 let mut datagram = Datagram::new();
-                let made = fill(&mut datagram);
+                let filled = self.fill(&mut datagram, mrs, send, request, len as usize);
+                let made = if filled { self.number(rc, wqe, &clock) } else { None };
                 if let Some((bth, ack)) = &made {
                     nic.wire.send_express(line, datagram, padded, (bth, *ack));
                 }
@@ -173,6 +158,43 @@ impl Qp {
         // Kept for the case that it has to be sent again.
         send.push_staged(request.wr_id, request.payload);
         self.watch_lazily(nic, inner);
+        true
+    }
+
+    /// Posts a message whose payload is in its place: its header, and the acknowledgement beside it.
+    #[inline(always)]
+    fn number(&self, rc: &mut RcQp, wqe: SendWqe, clock: &impl Clock) -> Option<(Bth, Option<Ack>)> {
+        let (bth, ack) = rc.express_send(wqe, clock)?;
+        if ack.is_some() {
+            self.owing.store(false, Ordering::Relaxed);
+        }
+        Some((bth, ack))
+    }
+
+    /// Puts a message's payload and padding into their place; false if it cannot be read.
+    #[inline]
+    fn fill(
+        &self,
+        room: &mut impl Room,
+        mrs: Option<&MrTable>,
+        send: &mut SendQueue,
+        request: &Message<'_>,
+        len: usize,
+    ) -> bool {
+        match (request.payload, mrs) {
+            (Payload::Gather(list), Some(mrs)) => {
+                let put = |memory: &UserMemory, at, range| room.copy_from(memory, at, range);
+                if len > 0 && hands::stretches(mrs, self.pd, list, 0, len, false, put).is_err() {
+                    return false;
+                }
+            }
+            (Payload::Inline(bytes, copy), _) => room.write(0, send.stage(bytes, copy)),
+            (Payload::Gather(_), None) | (Payload::Bind(_), _) => return false,
+        }
+        let pad = padding(len);
+        if pad > 0 {
+            room.write(len, &[0; 3][..pad]);
+        }
         true
     }
 

@@ -144,7 +144,7 @@ impl Poster<'_> {
         if self.alone
             && self.ends.mate.is_none()
             && let Some(message) = Message::of(request)
-            && self.qp.express(self.nic, self.mrs, inner, &message, cookie, len)
+            && self.qp.express(self.nic, Some(self.mrs), inner, &message, cookie, len)
         {
             return Ok(());
         }
