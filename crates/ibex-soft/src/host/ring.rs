@@ -350,6 +350,8 @@ impl Reader {
             return Err(Garbage);
         }
         let at = self.side.data() + place;
+        // The rest of it is needed when its queue pair has been found, which may take as long.
+        map.prefetch_to_read(at + LINE);
         self.head += express_record(len) as u64;
         map.prefetch_to_read(at + express_record(len));
         let word = |offset| map.word(at + offset).load(Ordering::Relaxed);

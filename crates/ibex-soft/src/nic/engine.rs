@@ -13,6 +13,7 @@ use ibex_wire::Packet;
 
 use super::{Nic, QpTable};
 use crate::cm;
+use crate::memory;
 use crate::mr::MrTable;
 use crate::net::express::Express;
 use crate::net::{Datagram, MAX_PACKET, Received, RxRing, Scan, Sink, TxBatch};
@@ -48,6 +49,8 @@ pub(super) struct Engine {
     dirty: Vec<Arc<Qp>>,
     /// Queue pairs that were left owing an acknowledgement: to be driven by the next round, whoever's it is.
     owing: Owing,
+    /// The queue pair that got the last message.
+    last: u32,
     /// Inline rounds in a row that found nothing.
     empty: u32,
 }
@@ -60,6 +63,7 @@ impl Engine {
             tx: TxBatch::new(),
             dirty: Vec::new(),
             owing: Owing::default(),
+            last: 0,
             empty: 0,
         }
     }
@@ -153,6 +157,7 @@ struct Intake<'a, 'n> {
     queue_pairs: &'a QpTable,
     dirty: &'a mut Vec<Arc<Qp>>,
     owing: &'a mut Owing,
+    last: &'a mut u32,
     lazy: bool,
 }
 
@@ -201,6 +206,7 @@ impl Intake<'_, '_> {
         if !inner.accepts(source) {
             return false;
         }
+        self.look_ahead(qp.num);
         match qp.take_express(nic, mrs, &mut inner, express) {
             Taken::Not => return false,
             Taken::Done => {}
@@ -211,6 +217,18 @@ impl Intake<'_, '_> {
             }
         }
         true
+    }
+
+    /// With many queue pairs, has the next one fetched if they are used in the order of their numbers.
+    #[inline]
+    fn look_ahead(&mut self, num: u32) {
+        if self.queue_pairs.is_crowd() {
+            let in_turn = num == self.last.wrapping_add(1);
+            *self.last = num;
+            if in_turn && let Some(next) = self.queue_pairs.get(num.wrapping_add(1)) {
+                memory::prefetch(&**next);
+            }
+        }
     }
 
     /// Takes in a message as packets.
@@ -283,7 +301,7 @@ impl Nic {
     /// next round.
     fn round(&self, engine: &mut Engine, scan: Scan, lazy: bool) -> Received {
         let fuse = Fuse(self);
-        let Engine { queue_pairs, ring, tx, dirty, owing, .. } = engine;
+        let Engine { queue_pairs, ring, tx, dirty, owing, last, .. } = engine;
         // The tables are locked and the clock is read when there is something to do: most rounds of a spinning caller
         // find nothing.
         let means = Means { nic: self, mrs: OnceCell::new(), now: Cell::new(None) };
@@ -299,7 +317,7 @@ impl Nic {
             drop(inner);
             owing.settled(qp);
         }
-        let mut intake = Intake { means: &means, queue_pairs, dirty, owing, lazy };
+        let mut intake = Intake { means: &means, queue_pairs, dirty, owing, last, lazy };
         let received = self.wire.recv(ring, scan, BUDGET, &mut intake);
         self.cm.work(self);
         // What a queue pair sends leaves while it is locked, or a request that is just being posted would overtake it. Where
