@@ -19,11 +19,11 @@ mod walk;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ibex_sys::lock::{Guard, Lock};
 use ibex_sys::{IBV_WC_SUCCESS, ibv_wc};
 
 use crate::event::{EventQueue, Unacked};
 use crate::os;
-use ibex_sys::lock::{Guard, Lock};
 
 pub(crate) use moderation::Moderation;
 pub(crate) use unpolled::Unpolled;

@@ -41,9 +41,8 @@ pub(super) unsafe extern "C" fn post_send(
         if only.is_some_and(|wr| is_message(wr) && post_message(&inside.qp, nic, wr)) {
             return Ok(());
         }
-        let alone = only.is_some_and(|wr| !is_message(wr));
         let tables = inside.qp.tables(nic);
-        let mut poster = inside.qp.poster(nic, &tables, alone);
+        let mut poster = inside.qp.poster(nic, &tables, false);
         let mut next = first;
         let mut outcome = Ok(());
         while !next.is_null() {

@@ -12,6 +12,7 @@
 use std::sync::{Arc, RwLockReadGuard};
 
 use ibex_proto::{RcQp, RemoteAccess, SendOp};
+use ibex_sys::lock::Guard;
 use ibex_wire::Rkey;
 
 use super::direct::{Bytes, Staged, atomic, bytes_of, pieces, transfer};
@@ -22,7 +23,6 @@ use crate::mr::{MrTable, access};
 use crate::net::Peer;
 use crate::nic::Nic;
 use crate::oneside::{Access, Map, Path, QpEntry, View, Wanted};
-use ibex_sys::lock::Guard;
 
 /// What a queue pair knows of its peer's memory.
 #[derive(Default)]

@@ -16,12 +16,12 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ibex_sys::lock::Lock;
 use ibex_sys::{self as sys, Errno, convention};
 
 use crate::context::Context;
 use crate::qp::QueueError;
 use channel::Channel;
-use ibex_sys::lock::Lock;
 pub(crate) use reaper::Lease;
 use reaper::Reaper;
 use sleep::Sleepers;

@@ -14,13 +14,13 @@
 
 use std::sync::Arc;
 
+use ibex_sys::lock::Guard;
 use ibex_sys::{self as sys, Errno};
 
 use super::CqInner;
 use crate::op::Side;
 use crate::queue::{Erased, Ring, Slot};
 use crate::wc::{Opcode, Record};
-use ibex_sys::lock::Guard;
 
 /// Completions taken by one call of the device: enough to amortise the call, few enough to stay in the first cache.
 const BATCH: usize = 16;

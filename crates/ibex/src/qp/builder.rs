@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
+use ibex_sys::lock::Lock;
 use ibex_sys::{self as sys, Errno, convention};
 use serde::Serialize;
 
@@ -24,7 +25,6 @@ use crate::error::Error;
 use crate::oob::Endpoint;
 use crate::pd::ProtectionDomain;
 use crate::queue::{Count, Ring};
-use ibex_sys::lock::Lock;
 
 /// Inline bytes asked for when the program does not say: a cache line, which devices that have inline at all can do.
 const DEFAULT_INLINE: u32 = 64;

@@ -32,6 +32,7 @@ pub use batch::{Batch, BatchError};
 pub use builder::{QpCaps, RcBuilder};
 pub use connect::RcOptions;
 pub use error::{ModifyError, PostError, QueueError};
+use ibex_sys::lock::Lock;
 pub use post::{Post, Posted, Quiet};
 pub use state::{Init, QpState, Rtr, Rts, State};
 pub use transition::Finding;
@@ -44,7 +45,6 @@ use crate::oob::Endpoint;
 use crate::op::Side;
 use crate::pd::ProtectionDomain;
 use crate::queue::{Count, Ring};
-use ibex_sys::lock::Lock;
 use landing::Landing;
 
 /// What the poster of a queue needs, under the queue's lock.

@@ -11,6 +11,7 @@
 
 use std::mem::{ManuallyDrop, MaybeUninit};
 
+use ibex_sys::lock::Guard;
 use ibex_sys::{self as sys, convention};
 
 use super::{PostError, Poster, QpShared};
@@ -18,7 +19,6 @@ use crate::addr::Rkey;
 use crate::op::{Rejected, Side, Work};
 use crate::queue::{Erased, Slot};
 use crate::wc::{Opcode, Record};
-use ibex_sys::lock::Guard;
 
 /// A work request and its pieces of memory.
 pub(crate) struct SendWr {

@@ -26,6 +26,7 @@ mod perform;
 use std::sync::atomic::Ordering;
 
 use ibex_proto::{RcQp, SendOp, SendWqe};
+use ibex_sys::lock::Guard;
 use ibex_sys::{IBV_EVENT_QP_FATAL, IBV_WC_SUCCESS, ibv_wc, ibv_wc_opcode};
 
 use super::post::SendRequest;
@@ -34,7 +35,6 @@ use crate::mr::MrTable;
 use crate::net::{LinkChoice, Peer};
 use crate::nic::{Nic, QpTable};
 pub(super) use copy::{Bytes, Staged, bytes_of, pieces, transfer};
-use ibex_sys::lock::Guard;
 use perform::Operation;
 pub(super) use perform::{Source, atomic};
 
