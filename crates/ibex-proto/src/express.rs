@@ -7,7 +7,7 @@
 //!
 //! An acknowledgement that is owed travels beside such a packet. It says what a packet of its own before it would have said.
 
-use ibex_wire::{Aeth, Bth, Opcode, Psn, Syndrome, padding};
+use ibex_wire::{Aeth, Bth, Opcode, Pkey, Psn, Qpn, Syndrome, padding};
 
 use super::RcQp;
 use crate::requester::wire;
@@ -112,7 +112,8 @@ impl RcQp {
     }
 
     /// Takes in a packet of which [`expects_express`](RcQp::expects_express) said that it is expected, and whose payload has
-    /// been placed. Calls `done` for each request that the acknowledgement completes. Whether an acknowledgement is owed.
+    /// been placed. Calls `done` for each request that the acknowledgement completes. Whether the peer asks for an
+    /// acknowledgement: then [`owe_ack`](RcQp::owe_ack) or [`give_ack`](RcQp::give_ack) must follow.
     #[inline]
     pub fn express_receive(
         &mut self,
@@ -129,6 +130,47 @@ impl RcQp {
             receiving.responder.message_taken(bth.ack_req);
         }
         bth.ack_req
+    }
+
+    /// Owes the acknowledgement that the message taken in last has asked for.
+    #[inline]
+    pub fn owe_ack(&mut self) {
+        if let Some(receiving) = &mut self.receiving {
+            let responder = &mut receiving.responder;
+            responder.answers.ack(responder.expected.prev(), responder.msn);
+        }
+    }
+
+    /// The same acknowledgement, and the queue pair that it is for. It is the host's to send it, before any packet that this queue
+    /// pair sends from here on.
+    #[inline]
+    pub fn give_ack(&mut self) -> Option<(Qpn, Ack)> {
+        let receiving = self.receiving.as_ref()?;
+        let responder = &receiving.responder;
+        let aeth = Aeth { syndrome: Syndrome::ACK, msn: responder.msn };
+        self.out.counters.sent += 1;
+        Some((receiving.route.remote_qpn, Ack { psn: responder.expected.prev(), aeth }))
+    }
+
+    /// Whether an acknowledgement that has come, and nothing of the peer's beside it, is one of all that was posted, so that it
+    /// is completions of sends and nothing else. [`express_acknowledged`](RcQp::express_acknowledged) may follow.
+    #[inline]
+    pub fn expects_ack(&self, pkey: Pkey, ack: &Ack) -> bool {
+        let (QpState::Rts, Some(requester)) = (self.state, &self.requester) else { return false };
+        matches!(ack.aeth.syndrome, Syndrome::Ack { .. })
+            && requester.is_all_up_to(ack.psn)
+            && pkey.matches(self.pkey)
+            && self.out.is_idle()
+    }
+
+    /// Takes in an acknowledgement of which [`expects_ack`](RcQp::expects_ack) said that it is one of everything. Calls `done` for
+    /// each request that it completes.
+    #[inline]
+    pub fn express_acknowledged(&mut self, clock: &impl Clock, done: impl FnMut(SendCompletion)) {
+        if let Some(requester) = &mut self.requester {
+            requester.all_acknowledged(clock, done);
+        }
+        self.out.counters.received += 1;
     }
 
     /// Whether all that is left to do after a packet is to fetch completions of receives: nothing is to be sent or reported, and

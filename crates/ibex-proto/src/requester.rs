@@ -144,7 +144,7 @@ impl Requester {
         wire(self.end)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn post(&mut self, mut wqe: SendWqe) {
         let packets = match wqe.op {
             SendOp::Send { .. } | SendOp::Write { .. } | SendOp::Read { .. } | SendOp::Datagram { .. } => {

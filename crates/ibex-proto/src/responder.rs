@@ -440,15 +440,11 @@ impl Responder {
             && !self.answers.is_owed()
     }
 
-    /// That message was executed.
+    /// That message was executed. If it asks for an acknowledgement, the caller sees to that.
     #[inline]
     pub(crate) fn message_taken(&mut self, ack_req: bool) {
-        let psn = self.expected;
         self.pass_over(1);
         self.unasked = !ack_req;
-        if ack_req {
-            self.answers.ack(psn, self.msn);
-        }
     }
 
     /// A message of `packets` numbers was executed without any of them.

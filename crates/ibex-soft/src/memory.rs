@@ -370,11 +370,14 @@ unsafe fn copy_word<T: Copy>(from: *const u8, to: *mut u8, at: usize) {
     unsafe { to.write_volatile(word) }
 }
 
+/// Bytes of a line of the processor's caches.
+pub(crate) const LINE: usize = 64;
+
 /// Brings the line at an address near, and the one behind it; any address will do.
 #[inline]
 pub(crate) fn prefetch_at(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
-    for line in [address, address.wrapping_add(64)] {
+    for line in [address, address.wrapping_add(LINE)] {
         // SAFETY: a prefetch faults never, wherever it goes.
         unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast()) };
     }
@@ -386,7 +389,7 @@ pub(crate) fn prefetch_at(address: *const u8) {
 #[inline]
 pub(crate) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
-    for offset in (0..size_of::<T>()).step_by(64) {
+    for offset in (0..size_of::<T>()).step_by(LINE) {
         let line = std::ptr::from_ref(value).cast::<i8>().wrapping_add(offset);
         // SAFETY: a prefetch faults never, wherever it goes.
         unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line) };

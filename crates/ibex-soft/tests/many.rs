@@ -29,3 +29,102 @@ fn twenty_thousand_queue_pairs_have_numbers_of_their_own() {
     assert_eq!(cq.success().wr_id, 1);
     memory.check(2000..3000, 1, 0);
 }
+
+/// A conversation over several queue pairs: the acknowledgement of one travels with a message of another, or with none.
+/// Without a timeout, so that one that is lost stays lost.
+#[test]
+fn in_turn_each_message_is_acknowledged() {
+    const NAME: &str = "in_turn_each_message_is_acknowledged";
+    const COUNT: usize = 5;
+    const ROUNDS: usize = 4000;
+    const SIZE: usize = 64;
+    const RECEIVED: u64 = 1;
+    const SENT: u64 = 2;
+
+    struct Side {
+        qps: Vec<Qp>,
+        memory: Mr,
+        received: [usize; COUNT],
+        unsent: [usize; COUNT],
+    }
+
+    impl Side {
+        fn connect(link: &mut peer::Link) -> Side {
+            let context = Context::open();
+            let pd = Pd::alloc(&context);
+            let memory = Mr::reg(&pd, 2 * COUNT * SIZE, ALL);
+            let make = |index: usize| {
+                let cq = Cq::create(&context, 64, None);
+                let qp = Qp::create(&pd, &cq, &cq, Wish { timeout: 0, ..Wish::default() });
+                qp.recv(RECEIVED, memory.sge(index * SIZE, SIZE));
+                qp
+            };
+            let qps: Vec<_> = (0..COUNT).map(make).collect();
+            for qp in &qps {
+                let other = link.exchange(qp.endpoint(1));
+                qp.connect(other);
+            }
+            link.meet();
+            Side { qps, memory, received: [0; COUNT], unsent: [0; COUNT] }
+        }
+
+        /// Polls for one queue pair until it is so.
+        fn until(&mut self, index: usize, so: impl Fn(&Side) -> bool) {
+            while !so(self) {
+                match self.qps[index].send.success().wr_id {
+                    SENT => self.unsent[index] -= 1,
+                    other => {
+                        assert_eq!(other, RECEIVED);
+                        self.received[index] += 1;
+                    }
+                }
+            }
+        }
+
+        fn send(&mut self, index: usize, round: usize) {
+            // Room for two: sometimes the one before has not been acknowledged yet.
+            self.until(index, |side| side.unsent[index] < 1 + round % 2);
+            let at = (COUNT + index) * SIZE;
+            self.memory.fill(at..at + SIZE, round as u64);
+            self.qps[index].send_one(SENT, self.memory.sge(at, SIZE));
+            self.unsent[index] += 1;
+        }
+
+        fn receive(&mut self, index: usize, round: usize) {
+            self.until(index, |side| side.received[index] > 0);
+            self.received[index] -= 1;
+            let at = index * SIZE;
+            self.memory.check(at..at + SIZE, round as u64, (COUNT + index) * SIZE);
+            self.qps[index].recv(RECEIVED, self.memory.sge(at, SIZE));
+        }
+
+        fn finish(&mut self) {
+            (0..COUNT).for_each(|index| self.until(index, |side| side.unsent[index] == 0));
+        }
+    }
+
+    // In turn, and answered over the same or over another.
+    let over =
+        |round: usize| (round % COUNT, if round.is_multiple_of(3) { round * 7 / 3 } else { round } % COUNT);
+    if let Some(mut link) = peer::second() {
+        let mut side = Side::connect(&mut link);
+        for round in 0..ROUNDS {
+            let (there, back) = over(round);
+            side.receive(there, round);
+            side.send(back, round);
+        }
+        side.finish();
+        link.meet();
+        return;
+    }
+    let mut second = peer::start(NAME);
+    let mut side = Side::connect(&mut second.link);
+    for round in 0..ROUNDS {
+        let (there, back) = over(round);
+        side.send(there, round);
+        side.receive(back, round);
+    }
+    side.finish();
+    second.link.meet();
+    second.join();
+}

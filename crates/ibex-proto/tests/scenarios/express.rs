@@ -10,7 +10,7 @@ use ibex_proto::{
     Ack, Clock, Completion, Host as _, Nanos, QpState, RecvCompletion, RemoteAccess, SendOp, SendWqe, Tuning,
     WcOpcode, WcStatus,
 };
-use ibex_wire::{Bth, Header as _, MAX_PACKET, Packet, Rkey, padding};
+use ibex_wire::{Bth, Header as _, MAX_PACKET, Opcode, Packet, Rkey, padding};
 
 use crate::util::*;
 
@@ -65,6 +65,28 @@ impl Clock for Unread {
     }
 }
 
+/// An acknowledgement as a packet.
+fn ack_packet(ack: &Ack, header: &Bth) -> Vec<u8> {
+    let mut bytes = vec![0; 16];
+    let rest = header.put(&mut bytes).expect("room");
+    ack.aeth.put(rest).expect("room");
+    bytes
+}
+
+/// Takes in a packet that is an acknowledgement of everything; false, and nothing has happened, if it is anything else.
+fn acknowledged(world: &mut World, end: usize, packet: &Packet<'_>, clock: &impl Clock) -> bool {
+    let end = &mut world.ends[end];
+    let (Some(rc), Some(aeth), Opcode::RC_ACK) = (end.qp.as_rc_mut(), packet.aeth(), packet.opcode()) else {
+        return false;
+    };
+    let expected = rc.expects_ack(packet.bth().pkey, &Ack { psn: packet.bth().psn, aeth });
+    if expected {
+        rc.express_acknowledged(clock, |done| end.completions.push(Completion::Send(done)));
+        assert!(rc.poll_completion().is_none() && rc.poll_event().is_none() && !rc.wants_request());
+    }
+    expected
+}
+
 /// What travels in an express record: a packet, and what is beside it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Record {
@@ -76,11 +98,8 @@ impl Record {
     /// The packets that say the same, in their order.
     fn unpack(&self) -> Vec<Vec<u8>> {
         let ack = self.ack.map(|ack| {
-            let mut bytes = vec![0; 16];
             let beside = Packet::parse(&self.packet).expect("sound");
-            let rest = ack.header(beside.bth()).put(&mut bytes).expect("room");
-            ack.aeth.put(rest).expect("room");
-            bytes
+            ack_packet(&ack, &ack.header(beside.bth()))
         });
         ack.into_iter().chain([self.packet.clone()]).collect()
     }
@@ -123,6 +142,17 @@ fn expects(world: &World, end: usize, record: &Record) -> bool {
 /// Hands `end` what has come: on the express way if it is expected and there is room for it, as packets if not. Whether it
 /// went that way.
 fn deliver(world: &mut World, end: usize, record: &Record, clock: &impl Clock) -> bool {
+    deliver_leaving(world, end, record, clock, None)
+}
+
+/// The same; the acknowledgement that it asks for is put into `left` as a packet, if there is room in it.
+fn deliver_leaving(
+    world: &mut World,
+    end: usize,
+    record: &Record,
+    clock: &impl Clock,
+    left: Option<&mut Option<Vec<u8>>>,
+) -> bool {
     let expected = expects(world, end, record);
     let end = &mut world.ends[end];
     let packet = Packet::parse(&record.packet).expect("sound");
@@ -141,7 +171,15 @@ fn deliver(world: &mut World, end: usize, record: &Record, clock: &impl Clock) -
     }
     let rc = end.qp.as_rc_mut().expect("RC");
     let done = |done| end.completions.push(Completion::Send(done));
-    let owes = rc.express_receive(packet.bth(), record.ack.as_ref(), clock, done);
+    let asks = rc.express_receive(packet.bth(), record.ack.as_ref(), clock, done);
+    let left = left.filter(|left| asks && left.is_none());
+    let owes = asks && left.is_none();
+    if let Some(left) = left {
+        let (to, ack) = rc.give_ack().expect("it was asked for");
+        *left = Some(ack_packet(&ack, &Bth::new(Opcode::RC_ACK, to, ack.psn)));
+    } else if owes {
+        rc.owe_ack();
+    }
     end.completions.push(Completion::Recv(RecvCompletion {
         cookie: recv.cookie,
         status: WcStatus::SUCCESS,

@@ -66,6 +66,11 @@ impl Unpolled {
         &self.chunk[self.at as usize % CHUNK]
     }
 
+    /// Where it is.
+    pub(crate) fn address(&self) -> *const u8 {
+        std::ptr::from_ref(self.counts()).cast()
+    }
+
     /// How many.
     #[inline]
     pub(crate) fn count(&self) -> usize {

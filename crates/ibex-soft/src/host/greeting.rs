@@ -10,7 +10,7 @@ pub(crate) const GREETING: usize = 96;
 pub(crate) const EXTRA: usize = 64;
 
 /// A name and a version: whoever shares a ring must agree on every byte of it.
-const MAGIC: [u8; 8] = *b"ibxhost\x02";
+const MAGIC: [u8; 8] = *b"ibxhost\x03";
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

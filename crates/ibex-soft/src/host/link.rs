@@ -3,18 +3,19 @@
 //! Owns the writer, which threads that post take turns at, and what happens while the ring is full. The reading half
 //! belongs to whoever receives ([`super::Incoming`]).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ibex_proto::Ack;
-use ibex_wire::Bth;
+use ibex_sys::lock::{Guard, Lock};
+use ibex_wire::{Bth, Pkey};
 
 use super::bell::PeerBell;
-use super::ring::{Garbage, Space, Writer, express_record};
+use super::ring::{self, Garbage, HEADER, Space, Writer, express_record};
 use super::segment::Mapping;
+use crate::net::express::{ACK_LEN, Beside};
 use crate::oneside::View;
-use ibex_sys::lock::{Guard, Lock};
 
 /// How long a full ring may stand still before its reader is taken for stopped: packets are lost from then on, as at a
 /// full socket, so that the transport's timers run and end. A reader that is only pushed from its processor is back
@@ -60,8 +61,12 @@ pub(crate) struct Link {
     /// Bytes that certainly fit, when last seen.
     room: AtomicUsize,
     down: AtomicBool,
-    /// Packets sent in express records; written with the sending half's lock held.
+    /// Packets sent in express records, or left before; written with the sending half's lock held.
     express: AtomicU64,
+    /// An acknowledgement that was left to travel with what is sent next: the word that says it, 0 if there is none, and the queue
+    /// pair that it is for. Entered by whoever receives, taken out with the sending half's lock held.
+    left: AtomicU64,
+    left_to: AtomicU32,
     /// The peer's memory, if it may be reached; `None` once the link is down, whoever still knows the link.
     view: Mutex<Option<Arc<View>>>,
 }
@@ -99,6 +104,8 @@ impl Link {
             room,
             down,
             express,
+            left: AtomicU64::new(0),
+            left_to: AtomicU32::new(0),
             view: Mutex::new(view.map(Arc::new)),
         }
     }
@@ -129,26 +136,70 @@ impl Link {
     pub(crate) fn send(&self, records: &[u8], count: usize) -> Sent {
         let mut guard = self.lock();
         let Some(out) = &mut *guard else { return Sent::Lost };
-        let sent = match out.room(records.len()) {
-            Ok(Room::Yes) => {
-                out.writer.write(&out.map, records);
-                out.bell.ring();
-                Sent::Now
-            }
-            Ok(Room::Wait) if out.kept.len() + records.len() <= KEPT => {
-                out.kept.extend_from_slice(records);
-                Sent::Later
-            }
-            Ok(Room::Wait | Room::Lost) | Err(Garbage) => return Sent::Lost,
-        };
-        out.packets += count as u64;
+        // Whatever its queue pair sends comes after it.
+        let left = self.take_left();
+        if left.is_some() {
+            out.send_left(left);
+            self.count(1);
+        }
+        let sent = out.send(records, count);
         self.room.store(out.certain(), Ordering::Relaxed);
         sent
     }
 
+    /// Leaves an acknowledgement to travel with whatever is sent next. There is none left. Only who receives calls this, and sees
+    /// to it that [`Link::send_left`] follows soon.
+    #[inline]
+    pub(crate) fn leave(&self, beside: Beside) {
+        debug_assert!(!self.has_left());
+        self.left_to.store(beside.to, Ordering::Relaxed);
+        self.left.store(beside.word, Ordering::Release);
+    }
+
+    /// Whether an acknowledgement was left and has not been sent.
+    #[inline]
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Acquire) != 0
+    }
+
+    /// Sends the acknowledgement that was left.
+    #[cold]
+    pub(crate) fn send_left(&self) -> Sent {
+        let mut guard = self.lock();
+        let left = self.take_left();
+        let Some(out) = &mut *guard else { return Sent::Lost };
+        let sent = out.send_left(left);
+        self.count(u64::from(left.is_some()));
+        self.room.store(out.certain(), Ordering::Relaxed);
+        sent
+    }
+
+    /// Counts packets that no batch of its sender's counts, with the lock held.
+    #[inline]
+    fn count(&self, packets: u64) {
+        self.express.store(self.express.load(Ordering::Relaxed) + packets, Ordering::Relaxed);
+    }
+
+    /// What was left, with the lock held: nobody else takes it out.
+    #[inline]
+    fn left(&self) -> Beside {
+        let word = self.left.load(Ordering::Acquire);
+        // As it was entered with that word: it is written again only when there is none.
+        Beside { word, to: self.left_to.load(Ordering::Relaxed) }
+    }
+
+    #[inline]
+    fn take_left(&self) -> Beside {
+        let left = self.left();
+        if left.is_some() {
+            self.left.store(0, Ordering::Release);
+        }
+        left
+    }
+
     /// Sends an express record of `len` bytes of payload and padding at once: `fill` puts them into the ring and gives the
-    /// header and the acknowledgement beside it, or nothing if the record is not to be sent. Whether it was: not if
-    /// there is no room for it here and now.
+    /// header and the acknowledgement that its queue pair owes, or nothing if the record is not to be sent. Whether it was: not if
+    /// there is no room for it here and now. What was [left](Link::leave) travels beside it.
     #[inline]
     pub(crate) fn express(
         &self,
@@ -165,11 +216,22 @@ impl Link {
         };
         let mut header = [0; Bth::LEN];
         bth.emit(&mut header);
-        out.writer.publish(&out.map, len, &header, ack);
+        let beside = match ack {
+            None => self.take_left(),
+            // What was left of the same queue pair's says less; that of another one travels with the next.
+            Some(ack) => {
+                let left = self.left();
+                if left.is_some() && left.to == bth.dest_qpn.get() {
+                    self.take_left();
+                }
+                Beside::new(bth.dest_qpn, ack)
+            }
+        };
+        out.writer.publish(&out.map, len, &header, beside);
         out.bell.ring();
-        let packets = 1 + u64::from(ack.is_some());
+        let packets = 1 + u64::from(beside.is_some());
         out.packets += packets;
-        self.express.store(self.express.load(Ordering::Relaxed) + packets, Ordering::Relaxed);
+        self.count(packets);
         self.room.store(out.certain(), Ordering::Relaxed);
         true
     }
@@ -214,7 +276,7 @@ impl Link {
         self.lock().as_ref().map_or(0, |out| out.packets)
     }
 
-    /// Of these, packets sent in express records.
+    /// Of these, packets sent in express records, or left before.
     pub(crate) fn express_packets(&self) -> u64 {
         self.express.load(Ordering::Relaxed)
     }
@@ -226,6 +288,32 @@ impl Link {
 }
 
 impl Out {
+    /// Sends an acknowledgement, if it is one, as a packet.
+    fn send_left(&mut self, left: Beside) -> Sent {
+        let Some(packet) = left.packet(Pkey::DEFAULT) else { return Sent::Now };
+        let mut record = [0; ring::record(ACK_LEN)];
+        record[..HEADER].copy_from_slice(&ring::header(ACK_LEN));
+        record[HEADER..HEADER + ACK_LEN].copy_from_slice(&packet);
+        self.send(&record, 1)
+    }
+
+    fn send(&mut self, records: &[u8], count: usize) -> Sent {
+        let sent = match self.room(records.len()) {
+            Ok(Room::Yes) => {
+                self.writer.write(&self.map, records);
+                self.bell.ring();
+                Sent::Now
+            }
+            Ok(Room::Wait) if self.kept.len() + records.len() <= KEPT => {
+                self.kept.extend_from_slice(records);
+                Sent::Later
+            }
+            Ok(Room::Wait | Room::Lost) | Err(Garbage) => return Sent::Lost,
+        };
+        self.packets += count as u64;
+        sent
+    }
+
     /// Bytes that certainly fit, as last seen.
     fn certain(&self) -> usize {
         if self.kept.is_empty() { self.writer.room() } else { 0 }
@@ -279,7 +367,7 @@ mod tests {
 
     use super::super::bell::Bell;
     use super::super::ring::{self, DATA, LINE, PAIR, Reader, Side};
-    use ibex_wire::{Opcode, Psn, Qpn};
+    use ibex_wire::{Aeth, Header as _, Opcode, Packet, Psn, Qpn, Syndrome};
 
     use super::super::segment;
     use super::*;
@@ -364,6 +452,145 @@ mod tests {
         assert!(matches!(reader.read(&map, &mut out), Ok(Some(ring::Record::Express(_)))));
         link.take_down();
         assert!(!express(8));
+    }
+
+    fn ack(psn: u32) -> Ack {
+        Ack { psn: Psn::new(psn), aeth: Aeth { syndrome: Syndrome::ACK, msn: psn } }
+    }
+
+    fn leave(link: &Link, to: u32, psn: u32) {
+        link.leave(Beside::new(Qpn::new(to), ack(psn)));
+    }
+
+    /// Sends a message for a queue pair, which may owe an acknowledgement.
+    fn message(link: &Link, to: u32, own: Option<Ack>) -> bool {
+        let header = Bth::new(Opcode::RC_SEND_ONLY, Qpn::new(to), Psn::new(1));
+        link.express(0, |_| Some((header, own)))
+    }
+
+    /// The queue pairs that something has come for, and the numbers acknowledged.
+    fn arrived(map: &segment::Mapping, reader: &mut Reader) -> Vec<(u32, Option<u32>)> {
+        let mut out = [0; crate::net::MAX_PACKET];
+        let mut all = Vec::new();
+        loop {
+            match reader.read(map, &mut out).expect("sound") {
+                None => break,
+                Some(ring::Record::Packet(len)) => {
+                    let packet = Packet::parse(&out[..len]).expect("sound");
+                    let psn = (packet.opcode() == Opcode::RC_ACK).then_some(packet.bth().psn.get());
+                    all.push((packet.bth().dest_qpn.get(), psn));
+                }
+                Some(ring::Record::Express(mut express)) => {
+                    let to = express.bth.dest_qpn.get();
+                    let own = express.ack().map(|ack| (to, Some(ack.psn.get())));
+                    let other =
+                        express.take_other().map(|beside| (beside.to, beside.ack().map(|ack| ack.psn.get())));
+                    all.extend(own.or(other));
+                    all.push((to, None));
+                }
+            }
+        }
+        reader.tell(map);
+        all
+    }
+
+    #[test]
+    fn what_was_left_travels_with_what_is_sent_next() {
+        let (link, map, mut reader) = link();
+        // Beside a message, for the same queue pair or another.
+        for to in [5, 6] {
+            leave(&link, 5, 10);
+            assert!(link.has_left() && arrived(&map, &mut reader).is_empty());
+            assert!(message(&link, to, None) && !link.has_left());
+            assert_eq!(arrived(&map, &mut reader), [(5, Some(10)), (to, None)]);
+        }
+        // Before packets, and alone.
+        leave(&link, 5, 11);
+        let mut packet = vec![0; LINE];
+        packet[..ring::HEADER].copy_from_slice(&ring::header(12));
+        Bth::new(Opcode::RC_SEND_ONLY, Qpn::new(7), Psn::new(0)).put(&mut packet[ring::HEADER..]);
+        assert_eq!(link.send(&packet, 1), Sent::Now);
+        assert_eq!(arrived(&map, &mut reader), [(5, Some(11)), (7, None)]);
+        leave(&link, 5, 12);
+        assert_eq!(link.send_left(), Sent::Now);
+        assert_eq!(arrived(&map, &mut reader), [(5, Some(12))]);
+        // Where a message has one of its own, the other waits for the next; an older one of its own is not said any more.
+        leave(&link, 5, 13);
+        assert!(message(&link, 6, Some(ack(20))) && link.has_left());
+        assert!(message(&link, 5, Some(ack(14))) && !link.has_left());
+        assert_eq!(
+            arrived(&map, &mut reader),
+            [(6, Some(20)), (6, None), (5, Some(14)), (5, None)],
+            "13 is part of 14"
+        );
+        assert!(message(&link, 5, None));
+        assert_eq!(arrived(&map, &mut reader), [(5, None)], "and nothing is said twice");
+        assert_eq!((link.express_packets(), link.packets()), (11, 12));
+        // A message that was thought better of takes nothing along.
+        leave(&link, 5, 15);
+        assert!(!link.express(0, |_| None) && link.has_left());
+        link.take_down();
+        assert_eq!(link.send_left(), Sent::Lost);
+        assert!(!link.has_left(), "nobody is to wait for it");
+    }
+
+    /// With no room it is kept, in its place before what comes after it.
+    #[test]
+    fn what_was_left_waits_for_room_like_everything() {
+        let (link, map, mut reader) = link();
+        while link.room(100 * LINE) == Room::Yes {
+            assert_eq!(link.send(&records(100), 100), Sent::Now);
+        }
+        while message(&link, 1, None) {}
+        leave(&link, 5, 10);
+        assert_eq!(link.send_left(), Sent::Later);
+        leave(&link, 6, 11);
+        let mut out = [0; crate::net::MAX_PACKET];
+        while reader.read(&map, &mut out).unwrap().is_some() {}
+        reader.tell(&map);
+        assert!(!link.push_on());
+        assert!(message(&link, 7, None));
+        assert_eq!(arrived(&map, &mut reader), [(5, Some(10)), (6, Some(11)), (7, None)]);
+    }
+
+    /// One thread leaves, others send: each is said once, whole, and in its order.
+    #[test]
+    fn what_is_left_beside_others_that_send_is_said_once() {
+        const COUNT: u32 = 30_000;
+        let (link, map, mut reader) = link();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for thread in 0..2 {
+                let (link, done) = (&link, &done);
+                scope.spawn(move || {
+                    while !done.load(Ordering::Relaxed) {
+                        // One that never has one of its own, and one that always has.
+                        message(link, 100 + thread, (thread == 1).then(|| ack(0)));
+                        link.room(LINE);
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            let mut said = 0;
+            let mut number = 0;
+            while said < COUNT {
+                if number < COUNT && !link.has_left() {
+                    number += 1;
+                    leave(&link, number % 50 + 1, number);
+                }
+                if number % 7 == 0 {
+                    link.send_left();
+                }
+                for (to, psn) in arrived(&map, &mut reader) {
+                    if let (true, Some(psn)) = (to < 100, psn) {
+                        said += 1;
+                        assert_eq!((psn, to), (said, said % 50 + 1));
+                    }
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert!(!link.has_left());
     }
 
     /// The places of the ring's last line and a half: what would run over goes the usual way.

@@ -73,9 +73,9 @@ const LOOKS: usize = 32;
 const FEW_RINGS: usize = 4;
 
 /// What came over a link.
-pub(crate) enum Arrival<'a> {
+pub(crate) enum Arrival<'a, 'b> {
     Packet(&'a [u8]),
-    Express(&'a Express<'a>),
+    Express(&'a mut Express<'b>),
 }
 
 /// A process's links.
@@ -251,7 +251,7 @@ impl Host {
         budget: usize,
         state: &mut S,
         mut first: impl FnMut(&mut S),
-        mut sink: impl FnMut(&mut S, Arrival<'_>) -> bool,
+        mut sink: impl FnMut(&mut S, Arrival<'_, '_>) -> bool,
     ) -> usize {
         let generation = self.generation.load(Ordering::Acquire);
         let mut total = 0;
@@ -287,7 +287,7 @@ impl Host {
         inbox: &mut Inbox,
         generation: u32,
         state: &mut S,
-        sink: &mut impl FnMut(&mut S, Arrival<'_>) -> bool,
+        sink: &mut impl FnMut(&mut S, Arrival<'_, '_>) -> bool,
     ) -> usize {
         let mut total = 0;
         inbox.generation = generation;
@@ -332,7 +332,7 @@ impl Incoming {
         &mut self,
         out: &mut [u8; crate::net::MAX_PACKET],
         budget: usize,
-        mut sink: impl FnMut(Arrival<'_>) -> bool,
+        mut sink: impl FnMut(Arrival<'_, '_>) -> bool,
     ) -> usize {
         let mut packets = 0;
         while packets < budget {
@@ -341,9 +341,9 @@ impl Incoming {
                 Ok(Some(Record::Packet(length))) => {
                     sink(Arrival::Packet(&out[..length]));
                 }
-                Ok(Some(Record::Express(express))) => {
+                Ok(Some(Record::Express(mut express))) => {
                     packets += express.packets() - 1;
-                    if !sink(Arrival::Express(&express)) {
+                    if !sink(Arrival::Express(&mut express)) {
                         express.unpack(out, |packet| {
                             sink(Arrival::Packet(packet));
                         });

@@ -6,11 +6,11 @@
 //! ```text
 //! control   0: reader's position │ 128: writer waits for room        one line each
 //! data      │ header │ packet … │ header │ packet … │ 0 │
-//! express   │ header │ acknowledgement │ BTH, 4 bytes unused │ payload … │
+//! express   │ header │ acknowledgement │ BTH │ queue pair acknowledged │ payload … │
 //! ```
 //!
 //! An express record is one packet of a short message, and beside it what an acknowledgement would have said as a packet
-//! before it. Its header tells the length of payload and padding.
+//! before it, which may be for another queue pair. Its header tells the length of payload and padding.
 //!
 //! The header is what publishes a record: the reader looks at the word at its position, so that an empty look costs one
 //! load and a message one line less than with an index. The writer puts a zero behind the last record before it stores
@@ -22,12 +22,11 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use ibex_proto::Ack;
 use ibex_wire::Bth;
 
 use super::segment::Mapping;
 use crate::memory::UserMemory;
-use crate::net::express::{Express, Room, beside};
+use crate::net::express::{Beside, Express, Room};
 
 /// Bytes of data in one ring. It stays in the second-level caches of both processors, and holds 60 of the largest
 /// packets: more than a reader takes in one round. Pages are allocated when first touched.
@@ -71,22 +70,22 @@ const EXPRESS: u64 = 0x1bec_0003;
 const EXPRESS_BTH: usize = 2 * HEADER;
 const EXPRESS_PAYLOAD: usize = EXPRESS_BTH + 16;
 
-/// A BTH in words, and back.
+/// A BTH and a queue pair number in words, and back.
 #[inline]
-fn halves(bth: &[u8; Bth::LEN]) -> [u64; 2] {
+fn halves(bth: &[u8; Bth::LEN], to: u32) -> [u64; 2] {
     let mut low = [0; 8];
-    let mut high = [0; 8];
+    let mut high = [0; 4];
     low.copy_from_slice(&bth[..8]);
-    high[..4].copy_from_slice(&bth[8..]);
-    [u64::from_ne_bytes(low), u64::from_ne_bytes(high)]
+    high.copy_from_slice(&bth[8..]);
+    [u64::from_ne_bytes(low), u64::from(to) << 32 | u64::from(u32::from_ne_bytes(high))]
 }
 
 #[inline]
-fn joined([low, high]: [u64; 2]) -> [u8; Bth::LEN] {
+fn joined([low, high]: [u64; 2]) -> ([u8; Bth::LEN], u32) {
     let mut bth = [0; Bth::LEN];
     bth[..8].copy_from_slice(&low.to_ne_bytes());
-    bth[8..].copy_from_slice(&high.to_ne_bytes()[..4]);
-    bth
+    bth[8..].copy_from_slice(&(high as u32).to_ne_bytes());
+    (bth, (high >> 32) as u32)
 }
 
 /// The room for an express record's payload.
@@ -268,12 +267,12 @@ impl Writer {
 
     /// Publishes the record whose payload [`Writer::space`] had room for.
     #[inline]
-    pub(crate) fn publish(&mut self, map: &Mapping, len: usize, bth: &[u8; Bth::LEN], ack: Option<Ack>) {
+    pub(crate) fn publish(&mut self, map: &Mapping, len: usize, bth: &[u8; Bth::LEN], beside: Beside) {
         let data = self.side.data();
         let place = |tail: u64| tail as usize & (DATA - 1);
         let start = data + place(self.tail);
-        map.word(start + HEADER).store(beside(ack), Ordering::Relaxed);
-        let [low, high] = halves(bth);
+        map.word(start + HEADER).store(beside.word, Ordering::Relaxed);
+        let [low, high] = halves(bth, beside.to);
         map.word(start + EXPRESS_BTH).store(low, Ordering::Relaxed);
         map.word(start + EXPRESS_BTH + 8).store(high, Ordering::Relaxed);
         self.tail += express_record(len) as u64;
@@ -355,10 +354,10 @@ impl Reader {
         self.head += express_record(len) as u64;
         map.prefetch_to_read(at + express_record(len));
         let word = |offset| map.word(at + offset).load(Ordering::Relaxed);
-        let beside = word(HEADER);
-        let bth = Bth::parse(&joined([word(EXPRESS_BTH), word(EXPRESS_BTH + 8)]));
+        let (bth, to) = joined([word(EXPRESS_BTH), word(EXPRESS_BTH + 8)]);
+        let beside = Beside { word: word(HEADER), to };
         let payload = at + EXPRESS_PAYLOAD;
-        Ok(Record::Express(Express::mapped(beside, bth, map.memory(), payload, len)))
+        Ok(Record::Express(Express::mapped(beside, Bth::parse(&bth), map.memory(), payload, len)))
     }
 
     #[inline(never)]

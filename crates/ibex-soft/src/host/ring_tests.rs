@@ -1,6 +1,7 @@
 //! A ring carries every packet once, unchanged and in order, whatever the batches and whichever kind of record; and
 //! survives garbage.
 
+use ibex_proto::Ack;
 use ibex_wire::{Aeth, Header as _, Opcode, Packet, Psn, Qpn, Syndrome, padding};
 
 use super::super::segment;
@@ -33,7 +34,8 @@ fn packet(number: u64) -> Vec<u8> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Message {
     bth: Bth,
-    ack: Option<Ack>,
+    /// And the queue pair that it is for.
+    ack: Option<(Qpn, Ack)>,
     /// Without padding.
     payload: Vec<u8>,
 }
@@ -48,7 +50,9 @@ fn message(number: u64, len: usize, with_ack: bool) -> Message {
         pad: padding(len) as u8,
         ..Bth::new(Opcode::RC_SEND_ONLY, Qpn::new(qpn), Psn::new(psn))
     };
-    let ack = with_ack.then_some(Ack { psn: Psn::new(acked), aeth: Aeth { syndrome: Syndrome::ACK, msn } });
+    let to = Qpn::new(if number.is_multiple_of(4) { qpn } else { acked ^ psn });
+    let ack = Ack { psn: Psn::new(acked), aeth: Aeth { syndrome: Syndrome::ACK, msn } };
+    let ack = with_ack.then_some((to, ack));
     // Also bytes that look like headers.
     let fill = [header(64), (EXPRESS << 32 | 8).to_ne_bytes(), number.to_ne_bytes()][number as usize % 3];
     Message { bth, ack, payload: fill.into_iter().cycle().take(len).collect() }
@@ -58,9 +62,9 @@ impl Message {
     /// The packets that would have been sent had there been no express.
     fn packets(&self) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
-        if let Some(Ack { psn, aeth }) = self.ack {
+        if let Some((to, Ack { psn, aeth })) = self.ack {
             let mut packet = vec![0; Bth::LEN + Aeth::LEN];
-            let bth = Bth::new(Opcode::RC_ACK, self.bth.dest_qpn, psn);
+            let bth = Bth::new(Opcode::RC_ACK, to, psn);
             aeth.put(bth.put(&mut packet).unwrap()).unwrap();
             packets.push(packet);
         }
@@ -83,7 +87,8 @@ impl Message {
         space.write(self.payload.len(), &[0; 3][..padding(self.payload.len())]);
         let mut bth = [0; Bth::LEN];
         self.bth.emit(&mut bth);
-        writer.publish(map, len, &bth, self.ack);
+        let beside = self.ack.map_or_else(Beside::default, |(to, ack)| Beside::new(to, ack));
+        writer.publish(map, len, &bth, beside);
         true
     }
 
@@ -95,7 +100,7 @@ impl Message {
 }
 
 /// What a record says, read both ways: taken apart, its payload placed in `buffer`, and as packets, which must agree.
-fn taken_apart(express: &Express<'_>, buffer: &Mapping) -> Message {
+fn taken_apart(mut express: Express<'_>, buffer: &Mapping) -> Message {
     let half = express.len() / 2;
     if half > 0 {
         express.copy_to(0..half, buffer.memory(), 8);
@@ -104,11 +109,19 @@ fn taken_apart(express: &Express<'_>, buffer: &Mapping) -> Message {
     let mut payload = vec![0xEE; express.len()];
     buffer.read(8, &mut payload);
     payload.truncate(payload.len() - usize::from(express.bth.pad));
-    let message = Message { bth: express.bth, ack: express.ack(), payload };
     let mut packets = Vec::new();
     express.unpack(&mut [0xEE; MAX_PACKET], |packet| packets.push(packet.to_vec()));
-    assert_eq!(packets, message.packets());
     assert_eq!(packets.len(), express.packets());
+    let own = express.ack();
+    let other = express.take_other();
+    assert!(own.is_none() || other.is_none());
+    let other = other.map(|beside| (Qpn::new(beside.to), beside.ack().expect("there is one")));
+    if other.is_some() {
+        assert_eq!((express.packets(), express.take_other()), (1, None), "it is taken out");
+    }
+    let ack = own.map(|ack| (express.bth.dest_qpn, ack)).or(other);
+    let message = Message { bth: express.bth, ack, payload };
+    assert_eq!(packets, message.packets());
     message
 }
 
@@ -208,7 +221,7 @@ fn express_records_arrive_once_in_order_among_packets() {
                     None => break,
                     Some(Record::Packet(len)) => assert_eq!(sent[got], Err(out[..len].to_vec()), "{got}"),
                     Some(Record::Express(express)) => {
-                        assert_eq!(sent[got], Ok(taken_apart(&express, &buffer)), "{got}")
+                        assert_eq!(sent[got], Ok(taken_apart(express, &buffer)), "{got}")
                     }
                 }
                 got += 1;
@@ -248,7 +261,7 @@ fn express_records_of_every_length_and_place_round_trip() {
                         assert_eq!(out[..len], packet);
                     }
                 } else if let Some(Record::Express(express)) = reader.read(&map, &mut out).unwrap() {
-                    assert_eq!(taken_apart(&express, &buffer), message);
+                    assert_eq!(taken_apart(express, &buffer), message);
                 } else {
                     panic!("an express record of {len} bytes is not seen at {place}");
                 }
@@ -272,7 +285,10 @@ fn an_express_record_is_the_acknowledgement_and_the_message() {
             pkey: ibex_wire::Pkey(0x8123),
             ..Bth::new(Opcode::RC_SEND_ONLY, Qpn::new(0x1234), Psn::new(0xff_ffff))
         },
-        ack: Some(Ack { psn: Psn::new(0xab_cdef), aeth: Aeth { syndrome: Syndrome::ACK, msn: 0x01_0203 } }),
+        ack: Some((
+            Qpn::new(0x56_789a),
+            Ack { psn: Psn::new(0xab_cdef), aeth: Aeth { syndrome: Syndrome::ACK, msn: 0x01_0203 } },
+        )),
         payload: b"hello".to_vec(),
     };
     assert!(sent.write(&mut writer, &map));
@@ -281,11 +297,11 @@ fn an_express_record_is_the_acknowledgement_and_the_message() {
     let mut packets = Vec::new();
     express.unpack(&mut out, |packet| packets.push(packet.to_vec()));
     let [ack, send] = &packets[..] else { panic!("{packets:?}") };
-    let bytes = [17, 0, 0x81, 0x23, 0, 0, 0x12, 0x34, 0, 0xab, 0xcd, 0xef, 31, 1, 2, 3];
+    let bytes = [17, 0, 0x81, 0x23, 0, 0x56, 0x78, 0x9a, 0, 0xab, 0xcd, 0xef, 31, 1, 2, 3];
     // The flags of a header are as its sender has them.
     assert_eq!((ack[0], &ack[2..]), (bytes[0], &bytes[2..]));
     let ack = Packet::parse(ack).unwrap();
-    assert_eq!((ack.opcode(), ack.aeth()), (Opcode::RC_ACK, sent.ack.map(|ack| ack.aeth)));
+    assert_eq!((ack.opcode(), ack.aeth()), (Opcode::RC_ACK, sent.ack.map(|(_, ack)| ack.aeth)));
     let send = Packet::parse(send).unwrap();
     assert_eq!((*send.bth(), send.payload()), (sent.bth, &b"hello"[..]));
 }

@@ -7,14 +7,15 @@
 //! 0 BTH, opcode C4h │ 12 acknowledgement, 8 bytes │ 20 payload, padding │ ICRC
 //! ```
 //!
-//! The acknowledgement is a bit that says that there is one, the number up to which all has been executed, and the AETH
+//! In shared memory the acknowledgement may be that of another queue pair, which is named there; in a datagram it is that of
+//! the queue pair that sends. It is a bit that says that there is one, the number up to which all has been executed, and the AETH
 //! of a packet of its own. Does not own when messages go this way ([`crate::qp`]), nor what they do (`ibex-proto`). A device
 //! that is not like this one never gets such a datagram, and would drop it.
 
 use std::ops::Range;
 
 use ibex_proto::Ack;
-use ibex_wire::{Aeth, Bth, Header, ICRC_LEN, Opcode, Psn};
+use ibex_wire::{Aeth, Bth, Header, ICRC_LEN, Opcode, Pkey, Psn, Qpn};
 
 use super::tx::MAX_PACKET;
 use crate::memory::UserMemory;
@@ -34,14 +35,48 @@ const PAYLOAD: usize = Bth::LEN + BESIDE;
 /// Set in that word if there is an acknowledgement.
 const ACKS: u64 = 1 << 63;
 
-/// The word beside a packet.
-#[inline]
-pub(crate) fn beside(ack: Option<Ack>) -> u64 {
-    let Some(Ack { psn, aeth }) = ack else { return 0 };
-    let mut bytes = [0; Aeth::LEN];
-    aeth.emit(&mut bytes);
-    ACKS | u64::from(psn.get()) << 32 | u64::from(u32::from_be_bytes(bytes))
+/// An acknowledgement, and the queue pair that it is for, as they stand beside a message: a word, 0 if there is none, and a
+/// number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Beside {
+    pub(crate) word: u64,
+    pub(crate) to: u32,
 }
+
+impl Beside {
+    /// An acknowledgement for a queue pair.
+    #[inline]
+    pub(crate) fn new(to: Qpn, ack: Ack) -> Beside {
+        let mut bytes = [0; Aeth::LEN];
+        ack.aeth.emit(&mut bytes);
+        let word = ACKS | u64::from(ack.psn.get()) << 32 | u64::from(u32::from_be_bytes(bytes));
+        Beside { word, to: to.get() }
+    }
+
+    #[inline]
+    pub(crate) fn is_some(self) -> bool {
+        self.word & ACKS != 0
+    }
+
+    /// The acknowledgement, if there is one.
+    #[inline]
+    pub(crate) fn ack(self) -> Option<Ack> {
+        let aeth = Aeth::parse(&(self.word as u32).to_be_bytes());
+        self.is_some().then_some(Ack { psn: Psn::new((self.word >> 32) as u32), aeth })
+    }
+
+    /// The same as a packet, in the partition of the message that it stands beside.
+    pub(crate) fn packet(self, pkey: Pkey) -> Option<[u8; ACK_LEN]> {
+        let ack = self.ack()?;
+        let bth = Bth { pkey, ..Bth::new(Opcode::RC_ACK, Qpn::new(self.to), ack.psn) };
+        let mut packet = [0; ACK_LEN];
+        bth.put(&mut packet).and_then(|rest| ack.aeth.put(rest))?;
+        Some(packet)
+    }
+}
+
+/// Bytes of an acknowledgement as a packet.
+pub(crate) const ACK_LEN: usize = Bth::LEN + Aeth::LEN;
 
 /// Where a message's payload is put.
 pub(crate) trait Room {
@@ -54,7 +89,7 @@ pub(crate) trait Room {
 
 /// A message that has come.
 pub(crate) struct Express<'a> {
-    beside: u64,
+    beside: Beside,
     pub(crate) bth: Bth,
     place: Place<'a>,
     len: usize,
@@ -70,7 +105,13 @@ enum Place<'a> {
 impl<'a> Express<'a> {
     /// A message in shared memory, with `len` bytes of payload and padding.
     #[inline]
-    pub(crate) fn mapped(beside: u64, bth: Bth, memory: &'a UserMemory, offset: usize, len: usize) -> Self {
+    pub(crate) fn mapped(
+        beside: Beside,
+        bth: Bth,
+        memory: &'a UserMemory,
+        offset: usize,
+        len: usize,
+    ) -> Self {
         Express { beside, bth, place: Place::Mapped(memory, offset), len }
     }
 
@@ -79,7 +120,7 @@ impl<'a> Express<'a> {
     pub(crate) fn of_packet(packet: &'a [u8]) -> Option<Self> {
         let (bth, rest) = packet.split_first_chunk()?;
         let mut bth = Bth::parse(bth);
-        let (beside, payload) = match bth.opcode {
+        let (word, payload) = match bth.opcode {
             Opcode::RC_SEND_ONLY => (0, rest),
             WITH_ACK => {
                 let (word, rest) = rest.split_first_chunk()?;
@@ -88,20 +129,27 @@ impl<'a> Express<'a> {
             }
             _ => return None,
         };
+        let beside = Beside { word, to: bth.dest_qpn.get() };
         Some(Express { beside, bth, place: Place::Here(payload), len: payload.len() })
     }
 
-    /// The acknowledgement beside it.
+    /// The acknowledgement beside it, if it is for the queue pair that the message is for.
     #[inline]
     pub(crate) fn ack(&self) -> Option<Ack> {
-        let aeth = Aeth::parse(&(self.beside as u32).to_be_bytes());
-        (self.beside & ACKS != 0).then_some(Ack { psn: Psn::new((self.beside >> 32) as u32), aeth })
+        self.beside.ack().filter(|_| self.beside.to == self.bth.dest_qpn.get())
+    }
+
+    /// Takes out the acknowledgement beside it, if it is for another queue pair.
+    #[inline]
+    pub(crate) fn take_other(&mut self) -> Option<Beside> {
+        let other = self.beside.is_some() && self.beside.to != self.bth.dest_qpn.get();
+        other.then(|| std::mem::take(&mut self.beside))
     }
 
     /// How many packets it stands for.
     #[inline]
     pub(crate) fn packets(&self) -> usize {
-        1 + usize::from(self.beside & ACKS != 0)
+        1 + usize::from(self.beside.is_some())
     }
 
     /// Bytes of payload and padding.
@@ -125,11 +173,8 @@ impl<'a> Express<'a> {
     /// The same as packets of their own, one after the other: first the acknowledgement, if there is one. `out` is for the
     /// second.
     pub(crate) fn unpack(&self, out: &mut [u8; MAX_PACKET], mut each: impl FnMut(&[u8])) {
-        if let Some(ack) = self.ack() {
-            let mut packet = [0; Bth::LEN + Aeth::LEN];
-            if ack.header(&self.bth).put(&mut packet).and_then(|rest| ack.aeth.put(rest)).is_some() {
-                each(&packet);
-            }
+        if let Some(packet) = self.beside.packet(self.bth.pkey) {
+            each(&packet);
         }
         let len = Bth::LEN + self.len;
         if self.bth.put(out).is_some()
@@ -165,9 +210,9 @@ impl Datagram {
         };
         let packet = &mut self.bytes[start..PAYLOAD + len + ICRC_LEN];
         if let Some(rest) = (Bth { opcode, ..*bth }).put(packet)
-            && ack.is_some()
+            && let Some(ack) = ack
         {
-            rest[..BESIDE].copy_from_slice(&beside(ack).to_be_bytes());
+            rest[..BESIDE].copy_from_slice(&Beside::new(bth.dest_qpn, ack).word.to_be_bytes());
         }
         packet
     }

@@ -61,7 +61,7 @@ pub(crate) trait Sink {
     fn datagram(&mut self, datagram: Datagram<'_>);
 
     /// A short message from shared memory; false, and nothing has happened, if it is to come as packets instead.
-    fn express(&mut self, express: &Express<'_>) -> bool {
+    fn express(&mut self, express: &mut Express<'_>) -> bool {
         let _ = express;
         false
     }

@@ -31,7 +31,7 @@ use super::rx::{self, Datagram, Received, RxRing, Scan, Sink};
 use super::slot::{Slot, Slots};
 use super::tx::{self, Path, Peer, Route};
 use super::udp::{MAX_SEGMENTS, Udp};
-use crate::host::{self, Change, Doze, Host, Letter, Link, LinkId};
+use crate::host::{self, Change, Doze, Host, Letter, Link, LinkId, Sent};
 use crate::oneside::{OneSide, View};
 
 /// Least time between two questions for the port of one slot, milliseconds: an answer takes less,
@@ -113,7 +113,7 @@ impl<S: Sink> Sink for Captured<'_, S> {
         self.sink.datagram(datagram);
     }
 
-    fn express(&mut self, express: &Express<'_>) -> bool {
+    fn express(&mut self, express: &mut Express<'_>) -> bool {
         self.sink.express(express)
     }
 }
@@ -510,6 +510,17 @@ impl Wire {
     /// A link by its number, while there is one.
     pub(crate) fn link(&self, link: LinkId) -> Option<Arc<Link>> {
         self.host.as_ref()?.link(link)
+    }
+
+    /// Sends the acknowledgement that was left to a link, if nothing has taken it along.
+    #[inline]
+    pub(crate) fn send_left(&self, link: &Link) {
+        if link.has_left()
+            && link.send_left() == Sent::Later
+            && let Some(host) = &self.host
+        {
+            host.note_kept();
+        }
     }
 
     /// The memory of the process at the other end of a link, as far as it lets us reach it.

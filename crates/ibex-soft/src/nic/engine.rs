@@ -8,14 +8,15 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLockReadGuard, TryLockError};
 
-use ibex_proto::Nanos;
-use ibex_wire::Packet;
+use ibex_proto::{Ack, Nanos};
+use ibex_wire::{Opcode, Packet, Pkey};
 
+use super::fetch::Ahead;
 use super::{Nic, QpTable};
 use crate::cm;
-use crate::memory;
+use crate::host::Link;
 use crate::mr::MrTable;
-use crate::net::express::Express;
+use crate::net::express::{Beside, Express};
 use crate::net::{Datagram, MAX_PACKET, Received, RxRing, Scan, Sink, TxBatch};
 use crate::qp::{Qp, Taken};
 
@@ -49,8 +50,10 @@ pub(super) struct Engine {
     dirty: Vec<Arc<Qp>>,
     /// Queue pairs that were left owing an acknowledgement: to be driven by the next round, whoever's it is.
     owing: Owing,
-    /// The queue pair that got the last message.
-    last: u32,
+    /// The link that an acknowledgement was left to, last.
+    left: Option<Arc<Link>>,
+    /// What is fetched for the next round.
+    ahead: Ahead,
     /// Inline rounds in a row that found nothing.
     empty: u32,
 }
@@ -63,7 +66,8 @@ impl Engine {
             tx: TxBatch::new(),
             dirty: Vec::new(),
             owing: Owing::default(),
-            last: 0,
+            left: None,
+            ahead: Ahead::default(),
             empty: 0,
         }
     }
@@ -157,13 +161,13 @@ struct Intake<'a, 'n> {
     queue_pairs: &'a QpTable,
     dirty: &'a mut Vec<Arc<Qp>>,
     owing: &'a mut Owing,
-    last: &'a mut u32,
+    left: &'a mut Option<Arc<Link>>,
     lazy: bool,
 }
 
 impl Intake<'_, '_> {
     /// Takes in a packet.
-    #[inline]
+    #[inline(never)]
     fn packet(&mut self, source: IpAddr, bytes: &[u8]) {
         let nic = self.means.nic;
         // What does not parse, or is for nobody, is dropped: IBTA 9.6.1 answers nothing there.
@@ -173,12 +177,19 @@ impl Intake<'_, '_> {
             return;
         }
         let Some(qp) = self.queue_pairs.get(packet.bth().dest_qpn.get()) else { return };
-        let far = nic.approach(qp);
+        let far = nic.fetch.approach(qp);
         // Before the queue pair's lock.
         let mrs = self.means.mrs();
         let mut inner = qp.lock();
         if far {
             inner.prefetch();
+        }
+        if packet.opcode() == Opcode::RC_ACK
+            && let Some(aeth) = packet.aeth()
+            && inner.accepts(source)
+            && qp.take_ack(nic, &mut inner, packet.bth().pkey, &Ack { psn: packet.bth().psn, aeth })
+        {
+            return;
         }
         // When requests come does not matter.
         let now = if packet.bth().opcode.is_request() { 0 } else { self.means.now() };
@@ -193,10 +204,13 @@ impl Intake<'_, '_> {
 
     /// Takes in a short message; false, and nothing has happened, if it is to come as packets.
     #[inline]
-    fn message(&mut self, source: IpAddr, express: &Express<'_>) -> bool {
+    fn message(&mut self, source: IpAddr, express: &mut Express<'_>) -> bool {
         let nic = self.means.nic;
+        if let Some(other) = express.take_other() {
+            self.acknowledged(source, other, express.bth.pkey);
+        }
         let Some(qp) = self.queue_pairs.get(express.bth.dest_qpn.get()) else { return false };
-        let far = nic.approach(qp);
+        let far = nic.fetch.approach(qp);
         // Before the queue pair's lock.
         let mrs = self.means.mrs();
         let mut inner = qp.lock();
@@ -206,8 +220,8 @@ impl Intake<'_, '_> {
         if !inner.accepts(source) {
             return false;
         }
-        self.look_ahead(qp.num);
-        match qp.take_express(nic, mrs, &mut inner, express) {
+        let left = if self.lazy { Some(&mut *self.left) } else { None };
+        match qp.take_express(nic, mrs, &mut inner, express, left) {
             Taken::Not => return false,
             Taken::Done => {}
             Taken::Owes if self.lazy => self.owing.enter(qp),
@@ -219,15 +233,16 @@ impl Intake<'_, '_> {
         true
     }
 
-    /// With many queue pairs, has the next one fetched if they are used in the order of their numbers.
-    #[inline]
-    fn look_ahead(&mut self, num: u32) {
-        if self.queue_pairs.is_crowd() {
-            let in_turn = num == self.last.wrapping_add(1);
-            *self.last = num;
-            if in_turn && let Some(next) = self.queue_pairs.get(num.wrapping_add(1)) {
-                memory::prefetch(&**next);
-            }
+    /// Takes in an acknowledgement that came beside a message for another queue pair.
+    #[inline(never)]
+    fn acknowledged(&mut self, source: IpAddr, beside: Beside, pkey: Pkey) {
+        let taken = self.queue_pairs.get(beside.to).is_some_and(|qp| {
+            let mut inner = qp.lock();
+            inner.accepts(source)
+                && beside.ack().is_some_and(|ack| qp.take_ack(self.means.nic, &mut inner, pkey, &ack))
+        });
+        if !taken && let Some(packet) = beside.packet(pkey) {
+            self.packet(source, &packet);
         }
     }
 
@@ -242,17 +257,17 @@ impl Sink for Intake<'_, '_> {
     #[inline]
     fn datagram(&mut self, datagram: Datagram<'_>) {
         let Datagram { source, packet } = datagram;
-        let Some(express) = Express::of_packet(packet) else { return self.packet(source, packet) };
+        let Some(mut express) = Express::of_packet(packet) else { return self.packet(source, packet) };
         let alone = express.packets() == 1;
         // Only devices like this one say more.
-        if !alone && source != self.means.nic.wire.address() || self.message(source, &express) {
+        if !alone && source != self.means.nic.wire.address() || self.message(source, &mut express) {
             return;
         }
         if alone { self.packet(source, packet) } else { self.unpack(source, &express) }
     }
 
     #[inline]
-    fn express(&mut self, express: &Express<'_>) -> bool {
+    fn express(&mut self, express: &mut Express<'_>) -> bool {
         self.message(self.means.nic.wire.address(), express)
     }
 }
@@ -282,6 +297,8 @@ impl Nic {
             return;
         }
         engine.empty = engine.empty.saturating_add(1);
+        let Engine { queue_pairs, ahead, .. } = &mut *engine;
+        self.fetch.look_ahead(ahead, queue_pairs);
         let idle = engine.empty;
         drop(engine);
         let (idling, every) =
@@ -301,12 +318,15 @@ impl Nic {
     /// next round.
     fn round(&self, engine: &mut Engine, scan: Scan, lazy: bool) -> Received {
         let fuse = Fuse(self);
-        let Engine { queue_pairs, ring, tx, dirty, owing, last, .. } = engine;
+        let Engine { queue_pairs, ring, tx, dirty, owing, left, .. } = engine;
         // The tables are locked and the clock is read when there is something to do: most rounds of a spinning caller
         // find nothing.
         let means = Means { nic: self, mrs: OnceCell::new(), now: Cell::new(None) };
         // Also true after the queue pair that owed something was destroyed.
         let owed = self.owing.load(Ordering::Relaxed);
+        if let Some(link) = left {
+            self.wire.send_left(link);
+        }
         while let Some(qp) = owing.next() {
             let mrs = means.mrs();
             let mut inner = qp.lock();
@@ -317,7 +337,7 @@ impl Nic {
             drop(inner);
             owing.settled(qp);
         }
-        let mut intake = Intake { means: &means, queue_pairs, dirty, owing, last, lazy };
+        let mut intake = Intake { means: &means, queue_pairs, dirty, owing, left, lazy };
         let received = self.wire.recv(ring, scan, BUDGET, &mut intake);
         self.cm.work(self);
         // What a queue pair sends leaves while it is locked, or a request that is just being posted would overtake it. Where
@@ -348,8 +368,9 @@ impl Nic {
             }
         });
         tx.flush(&self.wire);
-        if owed || !owing.is_empty() {
-            self.owing.store(!owing.is_empty(), Ordering::Relaxed);
+        let owes = !owing.is_empty() || left.as_ref().is_some_and(|link| link.has_left());
+        if owed || owes {
+            self.owing.store(owes, Ordering::Relaxed);
         }
         std::mem::forget(fuse);
         received
@@ -358,8 +379,11 @@ impl Nic {
     /// Sends what callers' rounds left owing. Waits for a round in progress: what it leaves is sent, too.
     pub(super) fn pay(&self) {
         let mut engine = self.engine.lock();
-        let Engine { tx, owing, .. } = &mut *engine;
+        let Engine { tx, owing, left, .. } = &mut *engine;
         self.owing.store(false, Ordering::Relaxed);
+        if let Some(link) = left {
+            self.wire.send_left(link);
+        }
         if owing.is_empty() {
             return;
         }
@@ -386,7 +410,10 @@ impl Nic {
             Err(TryLockError::WouldBlock) => return false,
         };
         let now = self.now();
-        let Engine { tx, owing, .. } = &mut *engine;
+        let Engine { tx, owing, left, .. } = &mut *engine;
+        if let Some(link) = left {
+            self.wire.send_left(link);
+        }
         // What peers did not ask to have acknowledged is to be told, too.
         let mut missed = false;
         for qp in qps.iter() {

@@ -10,6 +10,7 @@
 //! | `wait` | callers that block for an event, driving it meanwhile |
 //! | `stall` | queue pairs that wait for room on their link |
 //! | `table` | queue pairs by number |
+//! | `fetch` | what of many queue pairs is fetched before it is come to |
 //! | `timers` | the times at which queue pairs want to be looked at |
 //! | `exit` | acknowledgements still owed when the process ends |
 //! | `registry` | which NICs the process has; fork |
@@ -23,6 +24,7 @@
 
 mod engine;
 mod exit;
+mod fetch;
 mod registry;
 mod stall;
 mod table;
@@ -36,6 +38,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ibex_proto::{Clock, Nanos};
+use ibex_sys::lock::Lock;
 
 use crate::cm;
 use crate::cq::Cq;
@@ -43,14 +46,13 @@ use crate::device::{AsyncEvent, AsyncQueue};
 use crate::mr::{Held, Keys, MrTable, PdNumber, Region, WindowKind};
 use crate::net::{Config, NetError, TxBatch, Wire};
 use crate::oneside::RegionEntry;
+use crate::os;
 use crate::os::EventFd;
 use crate::qp::Qp;
-use crate::{memory, os};
-use ibex_sys::lock::Lock;
 
 pub(crate) use registry::{GENERATIONS, OpenNic, generation, open};
 pub(crate) use table::QpTable;
-pub(crate) use timers::Timer;
+pub(crate) use timers::{LATE, Timer};
 pub(crate) use wait::sleep;
 
 /// How long the end of a queue pair waits for room for an acknowledgement that it owes: a peer that has not read for so long is
@@ -63,10 +65,8 @@ pub(crate) struct Nic {
     pub(crate) cm: cm::Service,
     mrs: RwLock<MrTable>,
     qps: RwLock<QpTable>,
-    /// Whether there are many queue pairs, see [`QpTable::is_crowd`].
-    crowd: AtomicBool,
-    /// If so, the number of the one worked on last.
-    nearest: AtomicU32,
+    /// What is fetched before it is come to.
+    pub(crate) fetch: fetch::Fetch,
     engine: Lock<engine::Engine>,
     /// Queue pairs that the next round drives.
     stalled: stall::Stalled,
@@ -148,8 +148,7 @@ impl Nic {
             wire,
             mrs: RwLock::new(MrTable::with_secret(crate::net::random() as u32)),
             qps: RwLock::default(),
-            crowd: AtomicBool::new(false),
-            nearest: AtomicU32::new(0),
+            fetch: fetch::Fetch::default(),
             engine: Lock::new(engine::Engine::new()),
             stalled: stall::Stalled::default(),
             batches: Mutex::default(),
@@ -276,21 +275,9 @@ impl Nic {
     pub(crate) fn attach(&self, qp: Arc<Qp>) {
         let mut qps = self.qps.write().unwrap_or_else(PoisonError::into_inner);
         qps.insert(qp.clone());
-        self.crowd.store(qps.is_crowd(), Ordering::Relaxed);
+        self.fetch.note(&qps);
         drop(qps);
         self.engine.lock().admit(qp);
-    }
-
-    /// A queue pair is about to be worked on: has it fetched at once if it is one among many, and not the one that was worked
-    /// on last. Says so; [`Inner::prefetch`](crate::qp::Inner::prefetch) does the rest.
-    #[inline]
-    pub(crate) fn approach(&self, qp: &Qp) -> bool {
-        let far = self.crowd.load(Ordering::Relaxed) && self.nearest.load(Ordering::Relaxed) != qp.num;
-        if far {
-            self.nearest.store(qp.num, Ordering::Relaxed);
-            memory::prefetch(qp);
-        }
-        far
     }
 
     /// Makes a queue pair unreachable. When this returns no packet for it is being worked on and none will be, and
@@ -298,7 +285,7 @@ impl Nic {
     pub(crate) fn detach(&self, num: u32) {
         let mut qps = self.qps.write().unwrap_or_else(PoisonError::into_inner);
         let gone = qps.remove(num);
-        self.crowd.store(qps.is_crowd(), Ordering::Relaxed);
+        self.fetch.note(&qps);
         drop(qps);
         self.engine.lock().release(num);
         if let Some(qp) = gone {

@@ -5,13 +5,18 @@
 //! deadline there; the thread that watches over them reads whole blocks, without a look at queue pairs that want none. What
 //! a queue pair that moves its deadline away pays is one store.
 //!
+//! With short messages even that store is too much, and the queue pair only says that it rests: it has nothing outstanding, and
+//! needs no look if its deadline comes. The thread sees that beside the deadline and lets it pass, for a while: a queue pair
+//! that goes on has the deadline it had, without having entered one. It may be seen resting although it has just gone on, and
+//! is looked at up to [`LATE`] later then.
+//!
 //! Each block has a bound that none of its deadlines is sooner than, by which the thread knows when to read it. Whoever
 //! enters a deadline that is sooner than the one before stores it and then reads the bound; the thread takes the bound back
 //! and then reads the deadlines; all of this in one order (`SeqCst`), so that one of the two sees the other.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use ibex_proto::Nanos;
@@ -20,6 +25,11 @@ use crate::cq::Cq;
 
 /// Deadlines in a block: reading them all takes about as long as one look at a queue pair that is not in the cache.
 const BLOCK: usize = 256;
+
+/// How long a queue pair that rests is let off, nanoseconds, and how often in a row before it is looked at all the same, and
+/// loses its deadline: the thread would read them for ever.
+pub(crate) const LATE: Nanos = 4_000_000;
+const SPARED: u8 = 32;
 
 /// Deadlines that lie together.
 #[derive(Debug)]
@@ -30,15 +40,20 @@ struct Block {
     used: AtomicU32,
     /// `Nanos::MAX` for none.
     due: [AtomicU64; BLOCK],
+    /// Whether its queue pair rests.
+    rests: [AtomicBool; BLOCK],
     /// Whose each is, a queue pair number; 0 for nobody's.
     owner: [AtomicU32; BLOCK],
+    /// How often each has been let off, and when that is to be counted again; the thread's.
+    spared: [AtomicU8; BLOCK],
+    count_at: AtomicU64,
 }
 
 /// A queue pair's place, which it gives up when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Timer {
     block: Arc<Block>,
-    at: usize,
+    at: u8,
 }
 
 /// Deadlines.
@@ -81,7 +96,10 @@ impl Block {
             bound: AtomicU64::new(Nanos::MAX),
             used: AtomicU32::new(0),
             due: [const { AtomicU64::new(Nanos::MAX) }; BLOCK],
+            rests: [const { AtomicBool::new(false) }; BLOCK],
             owner: [const { AtomicU32::new(0) }; BLOCK],
+            spared: [const { AtomicU8::new(0) }; BLOCK],
+            count_at: AtomicU64::new(0),
         }
     }
 
@@ -89,12 +107,28 @@ impl Block {
     fn take_due(&self, now: Nanos, ready: &mut Vec<u32>) {
         self.bound.store(Nanos::MAX, Ordering::SeqCst);
         let mut bound = Nanos::MAX;
-        for (due, owner) in self.due.iter().zip(&self.owner) {
+        let later = now.saturating_add(LATE);
+        let counts = self.count_at.load(Ordering::Relaxed) <= now;
+        if counts {
+            self.count_at.store(later, Ordering::Relaxed);
+        }
+        for (at, (due, owner)) in self.due.iter().zip(&self.owner).enumerate() {
             let soonest = due.load(Ordering::SeqCst);
+            if soonest > later {
+                bound = bound.min(soonest);
+                continue;
+            }
+            let spared = self.spared[at].load(Ordering::Relaxed);
+            if spared < SPARED && self.rests[at].load(Ordering::Relaxed) {
+                self.spared[at].store(spared + u8::from(counts), Ordering::Relaxed);
+                bound = bound.min(later);
+                continue;
+            }
             if soonest > now {
                 bound = bound.min(soonest);
                 continue;
             }
+            self.spared[at].store(0, Ordering::Relaxed);
             // What its queue pair enters at this moment may be lost: it is looked at next, and then enters it anew.
             due.store(Nanos::MAX, Ordering::SeqCst);
             ready.push(owner.load(Ordering::Relaxed));
@@ -106,7 +140,7 @@ impl Block {
 impl Timer {
     /// The deadline is at `due` now, sooner than before; true if the thread may be going to look only later.
     pub(super) fn advance(&self, due: Nanos) -> bool {
-        self.block.due[self.at].store(due, Ordering::SeqCst);
+        self.block.due[usize::from(self.at)].store(due, Ordering::SeqCst);
         let late = due < self.block.bound.load(Ordering::SeqCst);
         if late {
             self.block.bound.fetch_min(due, Ordering::SeqCst);
@@ -114,18 +148,33 @@ impl Timer {
         late
     }
 
+    /// The queue pair rests, or no longer does.
+    #[inline]
+    pub(crate) fn rest(&self, rests: bool) {
+        self.block.rests[usize::from(self.at)].store(rests, Ordering::Relaxed);
+    }
+
+    /// It goes on; whether it rested.
+    #[inline]
+    pub(crate) fn wake(&self) -> bool {
+        let rested = self.block.rests[usize::from(self.at)].load(Ordering::Relaxed);
+        self.rest(false);
+        rested
+    }
+
     /// The deadline is at `due` now, later than before, or `Nanos::MAX` for none.
     #[inline]
     pub(crate) fn put_off(&self, due: Nanos) {
         // The thread may still see the one before, and looks in vain.
-        self.block.due[self.at].store(due, Ordering::Relaxed);
+        self.block.due[usize::from(self.at)].store(due, Ordering::Relaxed);
     }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
         self.put_off(Nanos::MAX);
-        self.block.owner[self.at].store(0, Ordering::Release);
+        self.rest(false);
+        self.block.owner[usize::from(self.at)].store(0, Ordering::Release);
         self.block.used.fetch_sub(1, Ordering::Release);
     }
 }
@@ -149,7 +198,8 @@ impl Timers {
         // Invariant: owners are fewer than places in use, which were fewer than there are.
         let at = (used..BLOCK).chain(0..used).find(free).expect("a place is free");
         block.owner[at].store(owner, Ordering::Relaxed);
-        Timer { block, at }
+        // Below the length of a block.
+        Timer { block, at: at as u8 }
     }
 
     /// A time that no deadline is sooner than; the thread may sleep until then.
@@ -245,6 +295,52 @@ mod tests {
         let mut due: Vec<_> = std::iter::from_fn(|| timers.take_due(5)).collect();
         due.sort_unstable();
         assert_eq!(due, (1..=3 * BLOCK as u32).step_by(2).collect::<Vec<_>>());
+    }
+
+    /// Neither does a queue pair that rests cost a look each time, nor the thread for ever.
+    #[test]
+    fn a_queue_pair_that_rests_is_let_off_for_a_while() {
+        let mut timers = Timers::default();
+        let (one, two) = (timers.add(1), timers.add(2));
+        one.advance(10);
+        one.rest(true);
+        let mut now = 10;
+        for _ in 1..SPARED {
+            assert_eq!(timers.take_due(now), None);
+            // Other deadlines that come meanwhile do not count.
+            two.advance(now + 1);
+            assert_eq!((timers.take_due(now + 1), timers.take_due(now + 1)), (Some(2), None));
+            let next = timers.next().expect("it is not forgotten");
+            assert!((now + LATE..=now + 1 + LATE).contains(&next));
+            now = next;
+        }
+        assert_eq!(timers.take_due(now), None, "once more");
+        now += LATE;
+        assert_eq!((timers.take_due(now), timers.take_due(now)), (Some(1), None));
+        assert_eq!(timers.next(), None, "nothing is left to wake for");
+        // The next time it is let off as often.
+        one.advance(now + 1);
+        assert_eq!((timers.take_due(now + 1), timers.take_due(now + LATE)), (None, None));
+    }
+
+    /// Its deadline has not been entered anew: it still counts.
+    #[test]
+    fn a_queue_pair_that_goes_on_after_its_rest_is_looked_at() {
+        for pause in [0, 1, LATE - 1, LATE, 5 * LATE] {
+            let mut timers = Timers::default();
+            let timer = timers.add(1);
+            timer.advance(LATE);
+            timer.rest(true);
+            let mut now = LATE / 2;
+            assert_eq!(timers.take_due(now), None);
+            now += pause;
+            let took = timers.take_due(now);
+            assert!(took.is_none() && timer.wake() && !timer.wake());
+            let due = timers.next().expect("a look");
+            assert!(due <= now.max(LATE) + LATE, "{pause}: {due}");
+            assert_eq!(timers.take_due(due), Some(1), "{pause}");
+            assert_eq!(timers.next(), None);
+        }
     }
 
     /// Whoever enters a deadline while the thread reads the blocks: neither misses it.

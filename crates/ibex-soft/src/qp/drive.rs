@@ -184,7 +184,9 @@ impl Qp {
     #[inline]
     pub(super) fn watch(&self, nic: &Nic, inner: &mut Inner) {
         let due = inner.proto.poll_timeout().map_or(inner.stalled, |due| due.min(inner.stalled));
-        if due < inner.timer {
+        // After a rest the one entered is not worth much.
+        let rested = self.timer.wake() && due != Nanos::MAX;
+        if due < inner.timer || rested {
             nic.timer(&self.timer, due);
         } else if due > inner.timer {
             self.timer.put_off(due);

@@ -1,7 +1,8 @@
-//! Short messages between processes that share memory: from one program's buffer into the ring, from the ring into the
-//! other's buffer.
+//! Short messages to and from other processes: from one program's buffer into the ring of a link, or into a datagram where no
+//! memory is shared, and from there into the other's buffer.
 //!
-//! Owns this way of sending, of taking in, and of completing. The packets are those of the usual way, and so is what
+//! Owns this way of sending, of taking in, and of completing; also what becomes of an acknowledgement that a message asks for or
+//! brings. The packets are those of the usual way, and so is what
 //! follows from them; what is left out is the search for anything else to do, of which the transport says that there
 //! is nothing ([`ibex_proto::RcQp::may_express`], [`ibex_proto::RcQp::expects_express`]). Whatever does not go this way
 //! goes the usual one ([`super::drive`]).
@@ -11,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use ibex_proto::{Ack, Clock, Nanos, RcQp, SendOp, SendWqe};
 use ibex_sys::{IBV_EVENT_QP_FATAL, IBV_QPT_RC, IBV_WC_RECV, ibv_wc};
-use ibex_wire::{Bth, padding};
+use ibex_wire::{Bth, Pkey, padding};
 
 use super::post::SendRequest;
 use super::queue::Payload;
@@ -19,7 +20,7 @@ use super::{Inner, Qp, SendQueue, hands};
 use crate::host::Link;
 use crate::memory::UserMemory;
 use crate::mr::MrTable;
-use crate::net::express::{Datagram, Express, MOST, Room};
+use crate::net::express::{Beside, Datagram, Express, MOST, Room};
 use crate::net::{Line, Peer};
 use crate::nic::Nic;
 
@@ -52,9 +53,15 @@ impl Lane {
     fn find(&mut self, nic: &Nic, peer: Option<Peer>) -> Option<&Link> {
         let id = nic.wire.lane_to(peer?)?;
         if self.0.as_ref().is_none_or(|link| link.id != id) {
-            self.0 = if nic.wire.wants_packets() { None } else { nic.wire.link(id) };
+            self.0 = nic.wire.link(id);
         }
-        self.0.as_deref().filter(|link| !link.is_down())
+        self.known().map(|link| &**link)
+    }
+
+    /// The same as found last, if it still is one.
+    #[inline]
+    pub(super) fn known(&self) -> Option<&Arc<Link>> {
+        self.0.as_ref().filter(|link| !link.is_down())
     }
 
     /// Forgets it: the queue pair has no peer, or another.
@@ -72,11 +79,13 @@ enum Way<'a> {
 impl<'a> Way<'a> {
     #[inline]
     fn find(nic: &Nic, lane: &'a mut Lane, line: Option<&'a Line>, peer: Option<Peer>) -> Option<Way<'a>> {
+        if nic.wire.wants_packets() {
+            return None;
+        }
         if let Some(link) = lane.find(nic, peer) {
             return Some(Way::Ring(link));
         }
-        let line = line.filter(|line| peer.is_some_and(|to| nic.wire.goes_by(line, to)))?;
-        (!nic.wire.wants_packets()).then_some(Way::Line(line))
+        line.filter(|line| peer.is_some_and(|to| nic.wire.goes_by(line, to))).map(Way::Line)
     }
 }
 
@@ -92,7 +101,7 @@ impl Qp {
             Payload::Inline(len, _) => len,
             Payload::Bind(_) => return false,
         };
-        let far = nic.approach(self);
+        let far = nic.fetch.approach(self);
         // Inline data is of no region.
         let mrs = matches!(message.payload, Payload::Gather(_)).then(|| nic.regions());
         let mut inner = self.lock();
@@ -157,6 +166,7 @@ impl Qp {
         }
         // Kept for the case that it has to be sent again.
         send.push_staged(request.wr_id, request.payload);
+        self.timer.rest(false);
         self.watch_lazily(nic, inner);
         true
     }
@@ -198,7 +208,9 @@ impl Qp {
         true
     }
 
-    /// Takes in a message from a process that shares memory, and completes it and what the acknowledgement beside it ends.
+    /// Takes in a message from a process that shares memory, and completes it and what the acknowledgement beside it ends. The
+    /// acknowledgement that it asks for is left to the link, to travel with whatever this process sends next to the same
+    /// peer, if there is a place for it: `left` is the link that has one left, or had it last; `None` if it is to be sent at once.
     #[inline]
     pub(crate) fn take_express(
         &self,
@@ -206,8 +218,9 @@ impl Qp {
         mrs: &MrTable,
         inner: &mut Inner,
         express: &Express<'_>,
+        left: Option<&mut Option<Arc<Link>>>,
     ) -> Taken {
-        let Inner { proto, send, recv, .. } = inner;
+        let Inner { proto, send, recv, lane, .. } = inner;
         if inner.dirty || recv.is_shared() {
             return Taken::Not;
         }
@@ -240,12 +253,33 @@ impl Qp {
         };
         let pushed = self.recv_cq.push(entry, bth.solicited, &recv.unpolled);
         lost |= self.note(pushed.map_err(|overflow| (overflow, &*self.recv_cq)));
+        let owes = owes && !leave_ack(rc, lane, left);
         inner.packets = u32::from(owes);
+        if ack.is_some() {
+            self.timer.rest(inner.patient);
+        }
         if lost {
             self.lose(inner);
             return Taken::Drive;
         }
         if owes { Taken::Owes } else { Taken::Done }
+    }
+
+    /// Takes in an acknowledgement, and completes what it ends; false, and nothing has happened, if there is more to it.
+    #[inline]
+    pub(crate) fn take_ack(&self, nic: &Nic, inner: &mut Inner, pkey: Pkey, ack: &Ack) -> bool {
+        let Inner { proto, send, .. } = inner;
+        if inner.dirty {
+            return false;
+        }
+        let Some(rc) = proto.as_rc_mut().filter(|rc| rc.expects_ack(pkey, ack)) else { return false };
+        let mut lost = false;
+        rc.express_acknowledged(nic, |done| lost |= self.note(self.complete_send(send, &done)));
+        self.timer.rest(inner.patient);
+        if lost {
+            self.lose(inner);
+        }
+        !lost
     }
 
     /// Completes the receives that a packet brought, if that is all there is to do.
@@ -277,6 +311,24 @@ impl Qp {
             self.watch(nic, inner);
         }
     }
+}
+
+/// Leaves the acknowledgement that is asked for to the link, see [`Qp::take_express`]; false, and it is owed, if there is no place.
+#[inline]
+fn leave_ack(rc: &mut RcQp, lane: &Lane, left: Option<&mut Option<Arc<Link>>>) -> bool {
+    if let Some(left) = left
+        && !left.as_ref().is_some_and(|left| left.has_left())
+        && let Some(link) = lane.known()
+        && let Some((to, ack)) = rc.give_ack()
+    {
+        link.leave(Beside::new(to, ack));
+        if left.as_ref().is_none_or(|left| left.id != link.id) {
+            *left = Some(link.clone());
+        }
+        return true;
+    }
+    rc.owe_ack();
+    false
 }
 
 /// The clock of a queue pair.

@@ -35,6 +35,7 @@ use ibex_proto::{
     InitAttr, Nanos, Qp as Transport, QpState, QpType, RcCaps, RemoteAccess, RtrAttr, RtsAttr, Tuning,
     ack_timeout,
 };
+use ibex_sys::lock::{Guard, Lock};
 use ibex_sys::{
     IBV_QP_ACCESS_FLAGS, IBV_QP_AV, IBV_QP_EN_SQD_ASYNC_NOTIFY, IBV_QP_MAX_DEST_RD_ATOMIC,
     IBV_QP_MIN_RNR_TIMER, IBV_QP_QKEY, IBV_QP_STATE, IBV_QPS_ERR, IBV_QPS_INIT, IBV_QPS_RESET, IBV_QPS_RTR,
@@ -49,9 +50,8 @@ use crate::event::Unacked;
 use crate::memory;
 use crate::mr::{MrTable, PdNumber, access};
 use crate::net::{Line, Peer};
-use crate::nic::{Nic, Timer};
+use crate::nic::{LATE, Nic, Timer};
 use crate::srq::Srq;
-use ibex_sys::lock::{Guard, Lock};
 
 pub(crate) use express::{Message, Taken};
 pub(crate) use hands::capacity;
@@ -62,6 +62,9 @@ pub(crate) use transition::{Limits as TransitionLimits, Refusal};
 /// Messages in a row without a completion that a device like this one is not asked to acknowledge: most of what
 /// acknowledging costs is saved, and a lost one is noticed by the next that asks.
 const SPARSE_ACKS: u32 = 16;
+
+/// The least timeout that a look that comes late by [`LATE`] does little to.
+const PATIENT: Nanos = 4 * LATE;
 
 /// What a queue pair is made of.
 pub(crate) struct Parts {
@@ -136,6 +139,8 @@ pub(crate) struct Inner {
     lane: express::Lane,
     /// Packets taken in since it was driven.
     packets: u32,
+    /// Whether its timeout is so long that a timer may come a little later.
+    patient: bool,
     /// Whether the queue pair is on the list of those to drive at the end of a receive round.
     pub(crate) dirty: bool,
     /// When a timer of the device will look at it at the latest, if nothing happens until then; `Nanos::MAX` if none will.
@@ -180,6 +185,7 @@ impl Qp {
             far: far::Far::default(),
             lane: express::Lane::default(),
             packets: 0,
+            patient: false,
             dirty: false,
             timer: Nanos::MAX,
             stalled: Nanos::MAX,
@@ -234,6 +240,10 @@ impl Qp {
         });
         if mask.contains(IBV_QP_STATE) {
             inner.proto.acknowledge_all();
+            // Not to be told of a connection that is over.
+            if let Some(link) = inner.lane.known() {
+                nic.wire.send_left(link);
+            }
         }
         if inner.owes() {
             // An acknowledgement left for later would be lost with the state.
@@ -337,6 +347,19 @@ impl Qp {
         self.service == IBV_QPT_UD
     }
 
+    /// Has fetched what the queue pair refers to, as far as nobody works on it, and the program's object for it.
+    pub(crate) fn prefetch(&self) {
+        if let Some(inner) = self.try_lock() {
+            inner.prefetch();
+            // By the object it is named when something is posted.
+            let object = self.name as *const u8;
+            memory::prefetch_at(object);
+            memory::prefetch_at(object.wrapping_add(2 * memory::LINE));
+            memory::prefetch_at(inner.send.unpolled.address());
+            memory::prefetch_at(inner.recv.unpolled.address());
+        }
+    }
+
     /// Reports something about this queue pair to its program.
     fn report(&self, kind: ibex_sys::ibv_event_type) {
         self.events.push(AsyncEvent::Qp(kind, self.name));
@@ -369,6 +392,7 @@ impl Inner {
         }
         let rights = remote_access(attr.qp_access_flags);
         let (timeout, retry) = (ack_timeout(attr.timeout), Some(attr.retry_cnt));
+        self.patient = timeout.is_none_or(|timeout| timeout >= PATIENT);
         // IBTA 9.7.5.2.8: 7 means for ever.
         let rnr_retry = (attr.rnr_retry < 7).then_some(attr.rnr_retry);
         let moved = match (from, to) {

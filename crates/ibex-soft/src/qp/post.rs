@@ -9,6 +9,7 @@ use std::sync::RwLockReadGuard;
 
 use ibex_proto::{PostError, QpState, SendOp, SendWqe};
 use ibex_sys::ibv_sge;
+use ibex_sys::lock::Guard;
 
 use super::direct::Ends;
 use super::express::Message;
@@ -18,7 +19,6 @@ use crate::device::MAX_MESSAGE;
 use crate::mr::{MrTable, PdNumber};
 use crate::net::Peer;
 use crate::nic::{Nic, QpTable};
-use ibex_sys::lock::Guard;
 
 /// A send request, its payload still in the program's hands.
 #[derive(Clone, Copy)]
@@ -67,12 +67,13 @@ impl Qp {
     /// Guards the tables that posting needs.
     #[inline]
     pub(crate) fn tables<'a>(&self, nic: &'a Nic) -> Tables<'a> {
-        let far = nic.approach(self);
+        let far = nic.fetch.approach(self);
         let mrs = nic.regions();
         Tables { mrs, qps: self.is_mated().then(|| nic.queue_pairs()), far }
     }
 
-    /// Takes the locks that posting needs. A request that comes `alone` need not wait for others to travel with.
+    /// Takes the locks that posting needs. A request that comes `alone` need not wait for others to travel with: if it is a
+    /// short message it is tried by express, which the caller has not done.
     #[inline]
     pub(crate) fn poster<'a>(&'a self, nic: &'a Nic, tables: &'a Tables<'_>, alone: bool) -> Poster<'a> {
         let ends = Ends::lock(self, tables.qps.as_deref());
@@ -85,7 +86,7 @@ impl Qp {
     /// Takes the lock that posting of receive requests needs.
     #[inline]
     pub(crate) fn recv_poster<'a>(&'a self, nic: &'a Nic) -> RecvPoster<'a> {
-        nic.approach(self);
+        nic.fetch.approach(self);
         RecvPoster { qp: self, nic, inner: self.lock() }
     }
 }

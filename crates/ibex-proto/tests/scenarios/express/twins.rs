@@ -9,7 +9,7 @@ use ibex_proto::sim::{EndConfig, Rng, World, rts};
 use ibex_proto::{Clock, Nanos, QpState, SendOp, SendWqe, Tuning};
 use ibex_wire::{MAX_PACKET, Packet, Psn};
 
-use super::{Record, deliver, express_as};
+use super::{Record, acknowledged, deliver_leaving, express_as};
 use crate::util::*;
 
 /// What differs between seeds besides what is posted.
@@ -18,6 +18,8 @@ struct Terms {
     config: EndConfig,
     /// Acknowledgements wait for the next message of their end's.
     lazy: bool,
+    /// On the express way they are the host's then, which sends them.
+    leaves: bool,
     /// Timers are looked at as often, whether or not something is due.
     looks: Option<Nanos>,
     /// Packets lost, in a million, and records.
@@ -40,9 +42,13 @@ struct Twin {
     under_way: VecDeque<(usize, Batch)>,
     /// Every packet that was sent, or that a record stands for.
     log: Vec<(usize, Vec<u8>)>,
-    /// Records sent, and of them taken in directly.
+    /// The acknowledgement that each end's host has to send.
+    left: [Option<Vec<u8>>; 2],
+    /// Records sent, and of them taken in directly; acknowledgements taken in directly; and left.
     records: u32,
     taken: u32,
+    acks: u32,
+    lefts: u32,
 }
 
 /// The time and the next look in a twin.
@@ -68,8 +74,11 @@ impl Twin {
             next_cookie: 1,
             under_way: VecDeque::new(),
             log: Vec::new(),
+            left: [None, None],
             records: 0,
             taken: 0,
+            acks: 0,
+            lefts: 0,
         }
     }
 
@@ -82,6 +91,7 @@ impl Twin {
         self.next_cookie += 1;
         let wqe = SendWqe { cookie: self.next_cookie, len: payload.len() as u32, ..wqe };
         let clock = self.clock();
+        self.send_left(from);
         if self.express
             && let Some(record) = express_as(&mut self.world, from, wqe, payload, &clock)
         {
@@ -103,9 +113,20 @@ impl Twin {
         self.world.ends[end].host.recv_queue.push_back((self.next_cookie, vec![0xee; len]));
     }
 
+    /// Sends what an end's host has to send.
+    fn send_left(&mut self, index: usize) {
+        if let Some(packet) = self.left[index].take() {
+            self.log.push((index, packet.clone()));
+            self.under_way.push_back((1 - index, Batch::Packets(vec![packet])));
+        }
+    }
+
     /// Takes out of `index` what it has, an acknowledgement excepted that may wait.
     fn drive(&mut self, index: usize, lazily: bool) {
         let now = self.world.now;
+        if !lazily || self.world.ends[index].qp.wants_transmit() {
+            self.send_left(index);
+        }
         let end = &mut self.world.ends[index];
         let mut packets = Vec::new();
         let mut buf = [0; MAX_PACKET];
@@ -132,11 +153,22 @@ impl Twin {
             let clock = self.clock();
             let direct = match batch {
                 Batch::Express(_) if self.loss.chance(self.terms.loss) => true,
-                Batch::Express(record) => deliver(&mut self.world, to, &record, &clock),
+                Batch::Express(record) => {
+                    let place = &mut self.left[to];
+                    let was = place.is_some();
+                    let left = self.terms.leaves.then_some(&mut *place);
+                    let direct = deliver_leaving(&mut self.world, to, &record, &clock, left);
+                    self.lefts += u32::from(place.is_some() && !was);
+                    direct
+                }
                 Batch::Packets(packets) => {
-                    let end = &mut self.world.ends[to];
                     for bytes in packets.iter().filter(|_| !self.loss.chance(self.terms.loss)) {
                         let packet = Packet::parse(bytes).expect("sound");
+                        if self.express && acknowledged(&mut self.world, to, &packet, &clock) {
+                            self.acks += 1;
+                            continue;
+                        }
+                        let end = &mut self.world.ends[to];
                         end.qp.handle_packet(self.world.now, &packet, &mut end.host);
                     }
                     false
@@ -298,7 +330,7 @@ fn terms(rng: &mut Rng) -> Terms {
         psn: Psn::new(rng.pick(&[100, 0xff_fff0])),
         ..EndConfig::default()
     };
-    Terms { config, lazy: rng.one_in(2), looks: None, loss: 0 }
+    Terms { config, lazy: rng.one_in(2), leaves: false, looks: None, loss: 0 }
 }
 
 /// Enough receive requests for all that may still be under way.
@@ -313,7 +345,7 @@ fn end(twins: &mut [Twin; 2]) {
 
 #[test]
 fn every_packet_and_every_timer_is_that_of_the_usual_way() {
-    let (mut records, mut taken, mut beside, mut failed) = (0, 0, 0, 0);
+    let (mut records, mut taken, mut acks, mut beside, mut failed) = (0, 0, 0, 0, 0);
     for seed in 0..400 {
         let mut rng = Rng::new(seed);
         let terms = terms(&mut rng);
@@ -338,19 +370,23 @@ fn every_packet_and_every_timer_is_that_of_the_usual_way() {
         }
         records += twins[1].records;
         taken += twins[1].taken;
+        acks += twins[1].acks;
         beside += u32::from(terms.lazy) * twins[1].taken;
         failed += u32::from(twins[0].world.ends.iter().any(|end| end.qp.state() == QpState::Err));
     }
     // Neither way may be a rare one.
     assert!(records > 10_000 && taken > records / 4 && taken < records && beside > 1_000);
+    assert!(acks > 5_000, "{acks}");
     assert!((20..380).contains(&failed), "{failed} of 400 ended early");
 }
 
 #[test]
 fn timers_that_begin_late_change_no_outcome() {
+    let mut lefts = 0;
     for seed in 1000..1300 {
         let mut rng = Rng::new(seed);
         let mut terms = Terms { looks: Some(rng.pick(&[100_000, 1_000_000, 20_000_000])), ..terms(&mut rng) };
+        terms.leaves = terms.lazy && rng.one_in(2);
         // What does not fit is refused, and when depends on when probes are sent.
         terms.config.sq_depth = 512;
         let mut twins = [false, true].map(|express| Twin::new(terms, express, seed));
@@ -363,16 +399,20 @@ fn timers_that_begin_late_change_no_outcome() {
             }
         }
         assert!(twins[1].records > 0);
+        lefts += twins[1].lefts;
     }
+    assert!(lefts > 1_000, "{lefts}");
 }
 
 #[test]
 fn loss_changes_no_outcome() {
+    let mut lefts = 0;
     for seed in 2000..2400 {
         let mut rng = Rng::new(seed);
         let looks = rng.pick(&[None, Some(100_000), Some(1_000_000), Some(20_000_000)]);
         let loss = rng.pick(&[10_000, 100_000, 300_000]);
         let mut terms = Terms { looks, loss, ..terms(&mut rng) };
+        terms.leaves = terms.lazy && rng.one_in(2);
         // What does not fit is refused, and when depends on what was lost.
         terms.config.sq_depth = 512;
         let mut twins = [false, true].map(|express| Twin::new(terms, express, seed));
@@ -381,13 +421,15 @@ fn loss_changes_no_outcome() {
         }
         end(&mut twins);
         same_outcome(seed, &twins);
+        lefts += twins[1].lefts;
     }
+    assert!(lefts > 100, "{lefts}");
 }
 
 /// A queue pair that has begun anew knows nothing of before.
 #[test]
 fn after_a_reset_it_begins_again() {
-    let terms = Terms { config: super::roomy(), lazy: false, looks: Some(1_000_000), loss: 0 };
+    let terms = Terms { config: super::roomy(), lazy: false, leaves: false, looks: Some(1_000_000), loss: 0 };
     let mut twin = Twin::new(terms, true, 1);
     let wqe = SendWqe { signaled: false, ..super::SEND };
     for _ in 0..3 {
