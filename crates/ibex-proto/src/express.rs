@@ -22,20 +22,13 @@ pub struct Ack {
     pub aeth: Aeth,
 }
 
-impl Ack {
-    /// The header before its AETH, in a packet to where `beside` goes.
-    pub fn header(&self, beside: &Bth) -> Bth {
-        Bth { pkey: beside.pkey, ..Bth::new(Opcode::RC_ACK, beside.dest_qpn, self.psn) }
-    }
-}
-
 /// The time, for a transport that asks for no more of it than it needs.
 pub trait Clock {
     /// The time.
     fn now(&self) -> Nanos;
 
-    /// When [`handle_timeout`](RcQp::handle_timeout) will be called whatever happens, if that is certain. What is to be timed
-    /// may then begin to be timed there, and the clock need not be read.
+    /// When [`handle_timeout`](RcQp::handle_timeout) will be called whatever happens, or soon after, if that is certain. What is
+    /// to be timed may then begin to be timed there, and the clock need not be read. May be in the past.
     fn next_look(&self) -> Option<Nanos> {
         None
     }

@@ -58,6 +58,37 @@ fn a_process_that_exits_after_its_last_receive_has_acknowledged_it() {
     }
 }
 
+/// What was left to travel with the next message was not told, for there was none.
+#[test]
+fn who_destroys_a_queue_pair_after_its_last_receive_has_acknowledged_it() {
+    const NAME: &str = "who_destroys_a_queue_pair_after_its_last_receive_has_acknowledged_it";
+    if let Some(mut link) = peer::second() {
+        let (qp, memory) = connect(&mut link, 13);
+        for _ in 0..ROUNDS {
+            receive(&qp, &memory);
+            qp.send_one(2, memory.sge(64, 64));
+        }
+        while qp.recv.success().wr_id != 1 {}
+        let handle = qp.qp;
+        std::mem::forget(qp);
+        assert_eq!(c!((v().destroy_qp)(handle)), 0);
+        // Nothing is told any more.
+        c!(libc::_exit(0));
+    }
+    for round in 0..5 {
+        let mut second = peer::start(NAME);
+        let (qp, memory) = connect(&mut second.link, 13);
+        for _ in 0..ROUNDS {
+            qp.send_one(2, memory.sge(64, 64));
+            receive(&qp, &memory);
+        }
+        qp.send_one(3, memory.sge(64, 64));
+        let last = std::iter::repeat_with(|| qp.send.wait()).find(|wc| wc.wr_id == 3).expect("endless");
+        assert_eq!(last.status, IBV_WC_SUCCESS, "process {round}");
+        second.join();
+    }
+}
+
 #[test]
 fn a_caller_that_polls_and_then_blocks_for_something_else_has_acknowledged() {
     const NAME: &str = "a_caller_that_polls_and_then_blocks_for_something_else_has_acknowledged";

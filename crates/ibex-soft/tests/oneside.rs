@@ -383,3 +383,86 @@ fn atomics_reach_a_stopped_process_whose_memory_lies_in_a_file() {
     near.peer.link.put(END);
     near.peer.join();
 }
+
+/// A WRITE that answers a message is no packet, and once overtook the acknowledgement of the message, which waited for one: a
+/// program that goes on when it sees the answer had no room to send.
+#[test]
+fn an_answer_that_is_written_comes_after_the_acknowledgement_of_what_it_answers() {
+    use std::sync::atomic::Ordering::SeqCst;
+
+    const NAME: &str = "an_answer_that_is_written_comes_after_the_acknowledgement_of_what_it_answers";
+    const ROUNDS: u64 = 5000;
+    /// Far more than it takes if it is there, far less than it takes the device's thread to see to it.
+    const AT_ONCE: usize = 1000;
+    /// Where the answer is, and the word that answers it, with which nobody polls.
+    const ANSWER: usize = 0;
+    const SEEN: usize = 8;
+    const FROM: usize = 16;
+
+    let seen = |memory: &Mr, at: usize, number: u64| {
+        let start = Instant::now();
+        while memory.word(at / 8).load(SeqCst) != number {
+            assert!(start.elapsed() < LIMIT, "nothing is written");
+            std::thread::yield_now();
+        }
+    };
+    let tell = |qp: &Qp, memory: &Mr, at: usize, number: u64, (addr, rkey): (u64, u32)| {
+        memory.word(FROM / 8).store(number, SeqCst);
+        qp.rdma(IBV_WR_RDMA_WRITE, 7, memory.sge(FROM, 8), addr + at as u64, rkey);
+        while qp.send.success().wr_id != 7 {}
+    };
+    let connect = |link: &mut peer::Link| {
+        let context = Context::open();
+        let pd = Pd::alloc(&context);
+        let (sends, recvs) = (Cq::create(&context, 64, None), Cq::create(&context, 64, None));
+        let qp = Qp::create(&pd, &sends, &recvs, wish());
+        let memory = Mr::reg(&pd, BYTES, ALL);
+        memory.clear();
+        qp.recv(1, memory.sge(64, 64));
+        let theirs = link.exchange(qp.endpoint(1));
+        qp.connect(theirs);
+        link.put(memory.addr());
+        link.put(u64::from(memory.rkey()));
+        let target = (link.take(), link.take() as u32);
+        (qp, memory, target)
+    };
+    if let Some(mut link) = peer::second() {
+        let (qp, memory, target) = connect(&mut link);
+        // A conversation, in which acknowledgements wait for answers.
+        for number in 1..=2 * ROUNDS {
+            qp.recv.success();
+            qp.recv(1, memory.sge(64, 64));
+            if number <= ROUNDS {
+                qp.send_one(2, memory.sge(64, 64));
+                qp.send.success();
+            } else {
+                tell(&qp, &memory, ANSWER, number, target);
+                seen(&memory, SEEN, number);
+            }
+        }
+        link.meet();
+        return;
+    }
+    let mut second = peer::start(NAME);
+    let (qp, memory, target) = connect(&mut second.link);
+    let mut late = 0;
+    for number in 1..=2 * ROUNDS {
+        qp.send_one(2, memory.sge(64, 64));
+        if number <= ROUNDS {
+            qp.recv.success();
+            qp.recv(1, memory.sge(64, 64));
+            assert_eq!(qp.send.success().wr_id, 2);
+            continue;
+        }
+        seen(&memory, ANSWER, number);
+        let done = (0..AT_ONCE).find_map(|_| qp.send.poll());
+        late += u64::from(done.is_none());
+        let done = done.unwrap_or_else(|| qp.send.wait());
+        assert_eq!((done.wr_id, done.status), (2, IBV_WC_SUCCESS));
+        tell(&qp, &memory, SEEN, number, target);
+    }
+    second.link.meet();
+    second.join();
+    // Some may be: threads lose their processor.
+    assert!(late < 5, "{late} of {ROUNDS} acknowledgements came after the answer");
+}

@@ -98,8 +98,9 @@ impl Record {
     /// The packets that say the same, in their order.
     fn unpack(&self) -> Vec<Vec<u8>> {
         let ack = self.ack.map(|ack| {
-            let beside = Packet::parse(&self.packet).expect("sound");
-            ack_packet(&ack, &ack.header(beside.bth()))
+            let beside = *Packet::parse(&self.packet).expect("sound").bth();
+            let header = Bth { pkey: beside.pkey, ..Bth::new(Opcode::RC_ACK, beside.dest_qpn, ack.psn) };
+            ack_packet(&ack, &header)
         });
         ack.into_iter().chain([self.packet.clone()]).collect()
     }

@@ -138,8 +138,7 @@ impl Link {
         let Some(out) = &mut *guard else { return Sent::Lost };
         // Whatever its queue pair sends comes after it.
         let left = self.take_left();
-        if left.is_some() {
-            out.send_left(left);
+        if left.is_some() && out.send_left(left) != Sent::Lost {
             self.count(1);
         }
         let sent = out.send(records, count);
@@ -169,9 +168,28 @@ impl Link {
         let left = self.take_left();
         let Some(out) = &mut *guard else { return Sent::Lost };
         let sent = out.send_left(left);
-        self.count(u64::from(left.is_some()));
+        self.count(u64::from(left.is_some() && sent != Sent::Lost));
         self.room.store(out.certain(), Ordering::Relaxed);
         sent
+    }
+
+    /// Sends what was left and what is kept, as far as that needs no waiting. Whether nothing of it remains.
+    pub(crate) fn try_settle(&self) -> bool {
+        let Some(mut guard) = self.out.try_lock() else { return false };
+        let left = self.take_left();
+        let Some(out) = &mut *guard else { return true };
+        if left.is_some() && out.send_left(left) != Sent::Lost {
+            self.count(1);
+        }
+        // Room for nothing more is room for what is kept.
+        let _ = out.room(0);
+        self.room.store(out.certain(), Ordering::Relaxed);
+        out.kept.is_empty()
+    }
+
+    /// Whether nobody is sending at this moment.
+    pub(crate) fn is_free(&self) -> bool {
+        self.out.try_lock().is_some()
     }
 
     /// Counts packets that no batch of its sender's counts, with the lock held.
@@ -218,10 +236,11 @@ impl Link {
         bth.emit(&mut header);
         let beside = match ack {
             None => self.take_left(),
-            // What was left of the same queue pair's says less; that of another one travels with the next.
+            // What was left travels with the next, unless it is part of this.
             Some(ack) => {
                 let left = self.left();
-                if left.is_some() && left.to == bth.dest_qpn.get() {
+                if left.to == bth.dest_qpn.get() && left.ack().is_some_and(|left| !ack.psn.precedes(left.psn))
+                {
                     self.take_left();
                 }
                 Beside::new(bth.dest_qpn, ack)
@@ -525,7 +544,14 @@ mod tests {
         );
         assert!(message(&link, 5, None));
         assert_eq!(arrived(&map, &mut reader), [(5, None)], "and nothing is said twice");
-        assert_eq!((link.express_packets(), link.packets()), (11, 12));
+        leave(&link, 5, 16);
+        assert!(message(&link, 5, Some(ack(15))) && message(&link, 5, None));
+        assert_eq!(
+            arrived(&map, &mut reader),
+            [(5, Some(15)), (5, None), (5, Some(16)), (5, None)],
+            "said again, an older one does not include it"
+        );
+        assert_eq!((link.express_packets(), link.packets()), (15, 16));
         // A message that was thought better of takes nothing along.
         leave(&link, 5, 15);
         assert!(!link.express(0, |_| None) && link.has_left());
@@ -551,6 +577,32 @@ mod tests {
         assert!(!link.push_on());
         assert!(message(&link, 7, None));
         assert_eq!(arrived(&map, &mut reader), [(5, Some(10)), (6, Some(11)), (7, None)]);
+    }
+
+    /// At the end of a process nobody is waited for: not for who sends, not for room.
+    #[test]
+    fn what_was_left_is_settled_without_waiting() {
+        let (link, map, mut reader) = link();
+        leave(&link, 5, 10);
+        let guard = link.lock();
+        assert!(!link.is_free() && !link.try_settle() && link.has_left());
+        drop(guard);
+        assert!(link.is_free() && link.try_settle() && !link.has_left());
+        assert_eq!(arrived(&map, &mut reader), [(5, Some(10))]);
+        while link.room(100 * LINE) == Room::Yes {
+            assert_eq!(link.send(&records(100), 100), Sent::Now);
+        }
+        while message(&link, 1, None) {}
+        leave(&link, 5, 11);
+        assert!(!link.try_settle() && !link.has_left(), "it is kept, and not forgotten");
+        let mut out = [0; crate::net::MAX_PACKET];
+        while reader.read(&map, &mut out).unwrap().is_some() {}
+        reader.tell(&map);
+        assert!(link.try_settle());
+        assert_eq!(arrived(&map, &mut reader), [(5, Some(11))]);
+        link.take_down();
+        leave(&link, 5, 12);
+        assert!(link.try_settle() && !link.has_left(), "nothing can be done about it");
     }
 
     /// One thread leaves, others send: each is said once, whole, and in its order.

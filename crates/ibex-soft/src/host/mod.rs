@@ -2,7 +2,7 @@
 //!
 //! Owns the peers this process is attached to: how two processes find out that they may share memory, the rings, who is
 //! woken, and what happens when one of them ends. It carries packets as the wire does, the same bytes without the ICRC, and
-//! knows nothing of queue pairs; semantics are therefore the wire's. What it changes is the cost: while both processes
+//! knows of queue pairs no more than their numbers; semantics are therefore the wire's. What it changes is the cost: while both processes
 //! are awake no system call is made.
 //!
 //! | file | owns |

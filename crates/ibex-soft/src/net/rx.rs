@@ -60,7 +60,8 @@ pub(crate) trait Sink {
     /// A packet.
     fn datagram(&mut self, datagram: Datagram<'_>);
 
-    /// A short message from shared memory; false, and nothing has happened, if it is to come as packets instead.
+    /// A short message from shared memory; false if it is to come as packets instead. Of an acknowledgement beside it that is for
+    /// another queue pair nothing is left in it then.
     fn express(&mut self, express: &mut Express<'_>) -> bool {
         let _ = express;
         false

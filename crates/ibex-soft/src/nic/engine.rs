@@ -17,7 +17,7 @@ use crate::cm;
 use crate::host::Link;
 use crate::mr::MrTable;
 use crate::net::express::{Beside, Express};
-use crate::net::{Datagram, MAX_PACKET, Received, RxRing, Scan, Sink, TxBatch};
+use crate::net::{Datagram, MAX_PACKET, Received, RxRing, Scan, Sink, TxBatch, Wire};
 use crate::qp::{Qp, Taken};
 
 /// Packets in one round: two full batches of the kernel's, after which acknowledgements are due.
@@ -78,9 +78,13 @@ impl Engine {
     }
 
     /// No more packets for a queue pair that is going, and it is on no list: there it would keep its completion queues in use.
-    pub(super) fn release(&mut self, num: u32) {
+    pub(super) fn release(&mut self, num: u32, wire: &Wire) {
         self.queue_pairs.remove(num);
         self.owing.release(num);
+        // It may be this queue pair's.
+        if let Some(link) = &self.left {
+            wire.send_left(link);
+        }
     }
 }
 
@@ -186,10 +190,17 @@ impl Intake<'_, '_> {
         }
         if packet.opcode() == Opcode::RC_ACK
             && let Some(aeth) = packet.aeth()
-            && inner.accepts(source)
-            && qp.take_ack(nic, &mut inner, packet.bth().pkey, &Ack { psn: packet.bth().psn, aeth })
         {
-            return;
+            let ack = Ack { psn: packet.bth().psn, aeth };
+            match qp.take_ack(nic, &mut inner, source, packet.bth().pkey, &ack) {
+                Taken::Not => {}
+                Taken::Done | Taken::Owes => return,
+                Taken::Drive => {
+                    inner.dirty = true;
+                    self.dirty.push(qp.clone());
+                    return;
+                }
+            }
         }
         // When requests come does not matter.
         let now = if packet.bth().opcode.is_request() { 0 } else { self.means.now() };
@@ -202,7 +213,7 @@ impl Intake<'_, '_> {
         }
     }
 
-    /// Takes in a short message; false, and nothing has happened, if it is to come as packets.
+    /// Takes in a short message; false, and nothing has happened to its queue pair, if it is to come as packets.
     #[inline]
     fn message(&mut self, source: IpAddr, express: &mut Express<'_>) -> bool {
         let nic = self.means.nic;
@@ -236,13 +247,21 @@ impl Intake<'_, '_> {
     /// Takes in an acknowledgement that came beside a message for another queue pair.
     #[inline(never)]
     fn acknowledged(&mut self, source: IpAddr, beside: Beside, pkey: Pkey) {
-        let taken = self.queue_pairs.get(beside.to).is_some_and(|qp| {
-            let mut inner = qp.lock();
-            inner.accepts(source)
-                && beside.ack().is_some_and(|ack| qp.take_ack(self.means.nic, &mut inner, pkey, &ack))
-        });
-        if !taken && let Some(packet) = beside.packet(pkey) {
-            self.packet(source, &packet);
+        let (Some(qp), Some(ack)) = (self.queue_pairs.get(beside.to), beside.ack()) else { return };
+        let mut inner = qp.lock();
+        match qp.take_ack(self.means.nic, &mut inner, source, pkey, &ack) {
+            Taken::Done | Taken::Owes => {}
+            Taken::Drive => {
+                inner.dirty = true;
+                self.dirty.push(qp.clone());
+            }
+            Taken::Not => {
+                // The usual way takes the lock after that of the regions.
+                drop(inner);
+                if let Some(packet) = beside.packet(pkey) {
+                    self.packet(source, &packet);
+                }
+            }
         }
     }
 
@@ -308,10 +327,12 @@ impl Nic {
         }
     }
 
-    /// One round for a thread that was woken; `None` if another receives already.
-    pub(super) fn try_round(&self, scan: Scan, lazy: bool) -> Option<Received> {
+    /// One round for a thread that was woken; `None` if another receives already. If it `may_leave`, what it owes may wait for
+    /// the device's thread.
+    pub(super) fn try_round(&self, scan: Scan, may_leave: bool) -> Option<Received> {
         let mut engine = self.engine.try_lock()?;
-        Some(self.round(&mut engine, scan, lazy))
+        // Asked with the lock held: the thread has the lock when it pays and goes to sleep.
+        Some(self.round(&mut engine, scan, may_leave && self.will_look_in()))
     }
 
     /// Receives once. With `lazy`, acknowledgements may be left for requests that the caller is about to post, or for the
@@ -399,6 +420,8 @@ impl Nic {
     /// [`Nic::pay`] without waiting for any lock; false if one was held, and something may still be owed.
     pub(super) fn try_pay(&self) -> bool {
         let Some(mut engine) = self.engine.try_lock() else { return false };
+        let Engine { tx, owing, left, .. } = &mut *engine;
+        let mut missed = left.as_ref().is_some_and(|link| !link.try_settle());
         let mrs = match self.mrs.try_read() {
             Ok(mrs) => mrs,
             Err(TryLockError::Poisoned(error)) => error.into_inner(),
@@ -410,14 +433,9 @@ impl Nic {
             Err(TryLockError::WouldBlock) => return false,
         };
         let now = self.now();
-        let Engine { tx, owing, left, .. } = &mut *engine;
-        if let Some(link) = left {
-            self.wire.send_left(link);
-        }
         // What peers did not ask to have acknowledged is to be told, too.
-        let mut missed = false;
         for qp in qps.iter() {
-            let Some(mut inner) = qp.try_lock() else {
+            let Some(mut inner) = qp.try_lock().filter(|inner| inner.may_send()) else {
                 missed = true;
                 continue;
             };
@@ -431,7 +449,7 @@ impl Nic {
                 tx.flush(&self.wire);
             }
         }
-        owing.queue_pairs.retain(|qp| match qp.try_lock() {
+        owing.queue_pairs.retain(|qp| match qp.try_lock().filter(|inner| inner.may_send()) {
             Some(mut inner) => {
                 qp.pay(self, &mrs, &mut inner, tx, now);
                 tx.flush(&self.wire);

@@ -48,11 +48,17 @@ impl Fetch {
         self.crowd.store(qps.is_crowd(), Ordering::Relaxed);
     }
 
+    /// Whether there are many queue pairs.
+    #[inline]
+    pub(crate) fn is_crowd(&self) -> bool {
+        self.crowd.load(Ordering::Relaxed)
+    }
+
     /// A queue pair is about to be worked on: has it fetched at once if it is one among many, and neither the one that was
     /// worked on last nor fetched already. Says so; [`Inner::prefetch`](crate::qp::Inner::prefetch) does the rest.
     #[inline]
     pub(crate) fn approach(&self, qp: &Qp) -> bool {
-        if !self.crowd.load(Ordering::Relaxed) || self.last.load(Ordering::Relaxed) == qp.num {
+        if !self.is_crowd() || self.last.load(Ordering::Relaxed) == qp.num {
             return false;
         }
         self.last.store(qp.num, Ordering::Relaxed);
@@ -67,7 +73,7 @@ impl Fetch {
     /// pair in one look and what it refers to in another. On the way of a message so many lines at once would hold it up.
     #[inline]
     pub(super) fn look_ahead(&self, ahead: &mut Ahead, queue_pairs: &QpTable) {
-        if !self.crowd.load(Ordering::Relaxed) {
+        if !self.is_crowd() {
             return;
         }
         let last = self.last.load(Ordering::Relaxed);

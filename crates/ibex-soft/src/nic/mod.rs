@@ -287,7 +287,7 @@ impl Nic {
         let gone = qps.remove(num);
         self.fetch.note(&qps);
         drop(qps);
-        self.engine.lock().release(num);
+        self.engine.lock().release(num, &self.wire);
         if let Some(qp) = gone {
             // What its peers do with this process's memory ends here, too.
             let (mrs, mut inner) = qp.lock_unseen(self, |_| true);
@@ -298,14 +298,14 @@ impl Nic {
             }
             // Behind messages of this end's in a full ring it has to wait for the peer to read some.
             let deadline = Instant::now() + LAST_WORDS;
-            while inner.owes_only_ack() && Instant::now() < deadline {
+            while (inner.owes_only_ack() || !inner.is_sent()) && Instant::now() < deadline {
                 std::thread::yield_now();
                 qp.drive(self, &mrs, &mut inner);
             }
             if inner.owe_again(self.wire.address()) {
                 qp.drive(self, &mrs, &mut inner);
             }
-            qp.reset(&mrs, &mut inner);
+            qp.reset(self, &mrs, &mut inner);
             qp.timer.put_off(Nanos::MAX);
         }
         self.wire.free_qpn(num);

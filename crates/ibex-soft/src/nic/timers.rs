@@ -5,12 +5,12 @@
 //! deadline there; the thread that watches over them reads whole blocks, without a look at queue pairs that want none. What
 //! a queue pair that moves its deadline away pays is one store.
 //!
-//! With short messages even that store is too much, and the queue pair only says that it rests: it has nothing outstanding, and
-//! needs no look if its deadline comes. The thread sees that beside the deadline and lets it pass, for a while: a queue pair
-//! that goes on has the deadline it had, without having entered one. It may be seen resting although it has just gone on, and
-//! is looked at up to [`LATE`] later then.
+//! With many queue pairs and short messages even that is too much, since one entered anew may have to wake the thread. There a
+//! queue pair only says that it rests: it has nothing outstanding, and needs no look if its deadline comes. The thread sees
+//! that beside the deadline and lets it pass, for a while: a queue pair that goes on has the deadline it had, without
+//! having entered one. It may be seen resting although it has just gone on, and is looked at up to [`LATE`] later then.
 //!
-//! Each block has a bound that none of its deadlines is sooner than, by which the thread knows when to read it. Whoever
+//! Each block has a bound that none of its deadlines is sooner than, those of queue pairs seen resting excepted, by which the thread knows when to read it. Whoever
 //! enters a deadline that is sooner than the one before stores it and then reads the bound; the thread takes the bound back
 //! and then reads the deadlines; all of this in one order (`SeqCst`), so that one of the two sees the other.
 
@@ -26,8 +26,8 @@ use crate::cq::Cq;
 /// Deadlines in a block: reading them all takes about as long as one look at a queue pair that is not in the cache.
 const BLOCK: usize = 256;
 
-/// How long a queue pair that rests is let off, nanoseconds, and how often in a row before it is looked at all the same, and
-/// loses its deadline: the thread would read them for ever.
+/// How long a queue pair that rests is let off, nanoseconds, and how often between two looks at it; by the second it loses its
+/// deadline: the thread would read them for ever.
 pub(crate) const LATE: Nanos = 4_000_000;
 const SPARED: u8 = 32;
 
@@ -148,17 +148,21 @@ impl Timer {
         late
     }
 
-    /// The queue pair rests, or no longer does.
+    /// The queue pair rests.
     #[inline]
-    pub(crate) fn rest(&self, rests: bool) {
-        self.block.rests[usize::from(self.at)].store(rests, Ordering::Relaxed);
+    pub(crate) fn rest(&self) {
+        self.block.rests[usize::from(self.at)].store(true, Ordering::Relaxed);
     }
 
     /// It goes on; whether it rested.
     #[inline]
     pub(crate) fn wake(&self) -> bool {
-        let rested = self.block.rests[usize::from(self.at)].load(Ordering::Relaxed);
-        self.rest(false);
+        let rests = &self.block.rests[usize::from(self.at)];
+        let rested = rests.load(Ordering::Relaxed);
+        // The line is shared with others.
+        if rested {
+            rests.store(false, Ordering::Relaxed);
+        }
         rested
     }
 
@@ -173,7 +177,7 @@ impl Timer {
 impl Drop for Timer {
     fn drop(&mut self) {
         self.put_off(Nanos::MAX);
-        self.rest(false);
+        self.wake();
         self.block.owner[usize::from(self.at)].store(0, Ordering::Release);
         self.block.used.fetch_sub(1, Ordering::Release);
     }
@@ -198,6 +202,7 @@ impl Timers {
         // Invariant: owners are fewer than places in use, which were fewer than there are.
         let at = (used..BLOCK).chain(0..used).find(free).expect("a place is free");
         block.owner[at].store(owner, Ordering::Relaxed);
+        block.spared[at].store(0, Ordering::Relaxed);
         // Below the length of a block.
         Timer { block, at: at as u8 }
     }
@@ -303,7 +308,7 @@ mod tests {
         let mut timers = Timers::default();
         let (one, two) = (timers.add(1), timers.add(2));
         one.advance(10);
-        one.rest(true);
+        one.rest();
         let mut now = 10;
         for _ in 1..SPARED {
             assert_eq!(timers.take_due(now), None);
@@ -318,9 +323,18 @@ mod tests {
         now += LATE;
         assert_eq!((timers.take_due(now), timers.take_due(now)), (Some(1), None));
         assert_eq!(timers.next(), None, "nothing is left to wake for");
-        // The next time it is let off as often.
+        // The next time it is let off as often, and so is who has its place.
         one.advance(now + 1);
-        assert_eq!((timers.take_due(now + 1), timers.take_due(now + LATE)), (None, None));
+        one.rest();
+        for _ in 0..SPARED {
+            now += LATE;
+            assert_eq!(timers.take_due(now), None);
+        }
+        drop(one);
+        let next = timers.add(3);
+        next.advance(now);
+        next.rest();
+        assert_eq!(timers.take_due(now + LATE), None);
     }
 
     /// Its deadline has not been entered anew: it still counts.
@@ -330,7 +344,7 @@ mod tests {
             let mut timers = Timers::default();
             let timer = timers.add(1);
             timer.advance(LATE);
-            timer.rest(true);
+            timer.rest();
             let mut now = LATE / 2;
             assert_eq!(timers.take_due(now), None);
             now += pause;

@@ -151,7 +151,7 @@ impl Qp {
             self.flush_receives(inner);
             if inner.proto.state() == QpState::Err {
                 self.withdraw(nic, inner);
-                self.forget_far(inner);
+                self.forget_far(nic, inner);
             }
             while let Some(event) = inner.proto.poll_event() {
                 self.report(match event {
@@ -184,7 +184,7 @@ impl Qp {
     #[inline]
     pub(super) fn watch(&self, nic: &Nic, inner: &mut Inner) {
         let due = inner.proto.poll_timeout().map_or(inner.stalled, |due| due.min(inner.stalled));
-        // After a rest the one entered is not worth much.
+        // After a rest the thread may look later than the deadline entered says.
         let rested = self.timer.wake() && due != Nanos::MAX;
         if due < inner.timer || rested {
             nic.timer(&self.timer, due);

@@ -7,6 +7,7 @@
 //! is nothing ([`ibex_proto::RcQp::may_express`], [`ibex_proto::RcQp::expects_express`]). Whatever does not go this way
 //! goes the usual one ([`super::drive`]).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -166,7 +167,7 @@ impl Qp {
         }
         // Kept for the case that it has to be sent again.
         send.push_staged(request.wr_id, request.payload);
-        self.timer.rest(false);
+        self.timer.wake();
         self.watch_lazily(nic, inner);
         true
     }
@@ -220,7 +221,7 @@ impl Qp {
         express: &Express<'_>,
         left: Option<&mut Option<Arc<Link>>>,
     ) -> Taken {
-        let Inner { proto, send, recv, lane, .. } = inner;
+        let Inner { proto, send, recv, lane, peer, .. } = inner;
         if inner.dirty || recv.is_shared() {
             return Taken::Not;
         }
@@ -253,10 +254,10 @@ impl Qp {
         };
         let pushed = self.recv_cq.push(entry, bth.solicited, &recv.unpolled);
         lost |= self.note(pushed.map_err(|overflow| (overflow, &*self.recv_cq)));
-        let owes = owes && !leave_ack(rc, lane, left);
+        let owes = owes && !leave_ack(rc, nic, lane, *peer, left);
         inner.packets = u32::from(owes);
         if ack.is_some() {
-            self.timer.rest(inner.patient);
+            self.rest(nic, inner);
         }
         if lost {
             self.lose(inner);
@@ -265,21 +266,48 @@ impl Qp {
         if owes { Taken::Owes } else { Taken::Done }
     }
 
-    /// Takes in an acknowledgement, and completes what it ends; false, and nothing has happened, if there is more to it.
+    /// Takes in an acknowledgement, and completes what it ends.
     #[inline]
-    pub(crate) fn take_ack(&self, nic: &Nic, inner: &mut Inner, pkey: Pkey, ack: &Ack) -> bool {
-        let Inner { proto, send, .. } = inner;
-        if inner.dirty {
-            return false;
+    pub(crate) fn take_ack(
+        &self,
+        nic: &Nic,
+        inner: &mut Inner,
+        source: IpAddr,
+        pkey: Pkey,
+        ack: &Ack,
+    ) -> Taken {
+        if inner.dirty || !inner.accepts(source) {
+            return Taken::Not;
         }
-        let Some(rc) = proto.as_rc_mut().filter(|rc| rc.expects_ack(pkey, ack)) else { return false };
+        let Inner { proto, send, .. } = inner;
+        let Some(rc) = proto.as_rc_mut().filter(|rc| rc.expects_ack(pkey, ack)) else {
+            return Taken::Not;
+        };
         let mut lost = false;
         rc.express_acknowledged(nic, |done| lost |= self.note(self.complete_send(send, &done)));
-        self.timer.rest(inner.patient);
         if lost {
             self.lose(inner);
+            return Taken::Drive;
         }
-        !lost
+        if !self.rest(nic, inner) {
+            self.watch(nic, inner);
+        }
+        Taken::Done
+    }
+
+    /// With nothing outstanding, has the timer let it pass; false if that is not for this queue pair. With few of them a look in
+    /// vain costs less than to say so, on a line that other threads' queue pairs share; and where packets may get lost the time
+    /// matters from which on one is waited for.
+    #[inline]
+    fn rest(&self, nic: &Nic, inner: &Inner) -> bool {
+        let rests = nic.fetch.is_crowd()
+            && inner.patient
+            && inner.stalled == Nanos::MAX
+            && inner.lane.known().is_some();
+        if rests {
+            self.timer.rest();
+        }
+        rests
     }
 
     /// Completes the receives that a packet brought, if that is all there is to do.
@@ -315,10 +343,17 @@ impl Qp {
 
 /// Leaves the acknowledgement that is asked for to the link, see [`Qp::take_express`]; false, and it is owed, if there is no place.
 #[inline]
-fn leave_ack(rc: &mut RcQp, lane: &Lane, left: Option<&mut Option<Arc<Link>>>) -> bool {
+fn leave_ack(
+    rc: &mut RcQp,
+    nic: &Nic,
+    lane: &Lane,
+    peer: Option<Peer>,
+    left: Option<&mut Option<Arc<Link>>>,
+) -> bool {
     if let Some(left) = left
         && !left.as_ref().is_some_and(|left| left.has_left())
         && let Some(link) = lane.known()
+        && peer.is_some_and(|peer| nic.wire.lane_to(peer) == Some(link.id))
         && let Some((to, ack)) = rc.give_ack()
     {
         link.leave(Beside::new(to, ack));
@@ -349,7 +384,7 @@ impl Clock for Watch<'_> {
     }
 }
 
-/// What became of an express record.
+/// What became of an express record, or of an acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// It is to come as packets; nothing has happened.

@@ -145,6 +145,10 @@ impl Qp {
             },
             super::Payload::Bind(_) => return false,
         };
+        if let Some(link) = inner.lane.known() {
+            // As in the question above: what this may be the answer to is acknowledged first.
+            nic.wire.send_left(link);
+        }
         if reach(&mut inner.far, &wanted, &request.op, payload).is_none() {
             return false;
         }
@@ -274,9 +278,12 @@ impl Qp {
     }
 
     /// The peer's memory is not in sight any more.
-    pub(super) fn forget_far(&self, inner: &mut Inner) {
+    pub(super) fn forget_far(&self, nic: &Nic, inner: &mut Inner) {
         let Far { published, seen, .. } = inner.far;
         inner.far = Far { published, seen, ..Far::default() };
+        if let Some(link) = inner.lane.known() {
+            nic.wire.send_left(link);
+        }
         inner.lane.forget();
         // What waited for it does not any more.
         if let Some(own) = inner.proto.as_rc_mut() {

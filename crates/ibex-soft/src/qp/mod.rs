@@ -63,7 +63,8 @@ pub(crate) use transition::{Limits as TransitionLimits, Refusal};
 /// acknowledging costs is saved, and a lost one is noticed by the next that asks.
 const SPARSE_ACKS: u32 = 16;
 
-/// The least timeout that a look that comes late by [`LATE`] does little to.
+/// The least timeout that a look that comes late by [`LATE`] does little to. Probes come as late; over shared memory nothing is
+/// lost that they could find.
 const PATIENT: Nanos = 4 * LATE;
 
 /// What a queue pair is made of.
@@ -143,7 +144,8 @@ pub(crate) struct Inner {
     patient: bool,
     /// Whether the queue pair is on the list of those to drive at the end of a receive round.
     pub(crate) dirty: bool,
-    /// When a timer of the device will look at it at the latest, if nothing happens until then; `Nanos::MAX` if none will.
+    /// When a timer of the device will look at it, if nothing happens until then; `Nanos::MAX` if none will. Not before it has
+    /// something outstanding, if it [rests](Timer::rest), and up to [`LATE`] later after that.
     pub(crate) timer: Nanos,
     /// When it has to be driven because its link was full; `Nanos::MAX` if it was not.
     stalled: Nanos,
@@ -285,7 +287,7 @@ impl Qp {
             }
         }
         if to == IBV_QPS_RESET {
-            self.reset(mrs, inner);
+            self.reset(nic, mrs, inner);
             return Ok(());
         }
         transition::apply(&mut inner.attr, attr, mask);
@@ -298,7 +300,7 @@ impl Qp {
             inner.peer = Some(peer);
             inner.line = None;
             self.find_mate(nic, peer);
-            self.forget_far(inner);
+            self.forget_far(nic, inner);
             nic.wire.hello(peer);
             // Whoever is on this address is a device like this one, which acknowledges what is left when it closes, and repeats
             // only what is missing.
@@ -310,7 +312,7 @@ impl Qp {
     }
 
     /// Forgets everything: back to RESET, with its completions removed from both queues.
-    pub(crate) fn reset(&self, mrs: &MrTable, inner: &mut Inner) {
+    pub(crate) fn reset(&self, nic: &Nic, mrs: &MrTable, inner: &mut Inner) {
         mrs.revoke_all(self.num);
         inner.proto.reset();
         inner.send.clear();
@@ -319,7 +321,7 @@ impl Qp {
         inner.peer = None;
         inner.line = None;
         self.forget_mate();
-        self.forget_far(inner);
+        self.forget_far(nic, inner);
         *inner.attr = ibv_qp_attr { cap: inner.attr.cap, ..Default::default() };
         self.send_cq.purge(self.num);
         self.recv_cq.purge(self.num);
@@ -466,6 +468,16 @@ impl Inner {
         memory::prefetch_at(self.send.address());
         memory::prefetch_at(self.recv.address());
         self.proto.memory().into_iter().for_each(memory::prefetch_at);
+    }
+
+    /// Whether it could send without waiting for somebody who is sending over its link.
+    pub(crate) fn may_send(&self) -> bool {
+        self.lane.known().is_none_or(|link| link.is_free())
+    }
+
+    /// Whether nothing waits for room in its link.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.lane.known().is_none_or(|link| link.try_settle())
     }
 
     /// Whether the peer waits for an acknowledgement, and for nothing else of its requests.

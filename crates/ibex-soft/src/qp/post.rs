@@ -50,7 +50,7 @@ pub(crate) struct Poster<'a> {
     nic: &'a Nic,
     mrs: &'a MrTable,
     ends: Ends<'a>,
-    /// Whether there is one request only.
+    /// Whether there is one request only, which may go by express.
     alone: bool,
     /// Whether the transport was given a request.
     given: bool,
