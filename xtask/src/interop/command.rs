@@ -3,7 +3,7 @@
 //! Programs of ibverbs-utils and perftest take a device (`-d`), a GID (`-g`, or `-x` in perftest), a port (`-p`) and, at
 //! the client, the server's address as the last word. Those of rdmacm-utils take addresses only; see their man pages.
 
-use super::cases::{BUFFER, Case};
+use super::cases::{BUFFER, Case, Check};
 use super::link::{End, Link};
 
 /// Which process a command line is for.
@@ -19,6 +19,10 @@ pub(super) enum Role {
 pub(super) fn words(case: &Case, link: &Link, role: Role, port: u16, buffer: &str) -> Vec<String> {
     let end = if role == Role::Client { &link.client } else { &link.server };
     let mut words = end.prefix.clone();
+    if matches!(case.check, Check::ClientInterrupted) && role == Role::Client {
+        // Where this is started in the background, the shell has control-C ignored, and so does what is started from here.
+        words.extend(["env", "--default-signal=INT"].map(str::to_owned));
+    }
     words.push(program(case, role).to_owned());
     let mut push = |more: &[&str]| words.extend(more.iter().map(|word| (*word).to_owned()));
     let address = if case.is_managed() { link.server.address } else { link.meeting }.to_string();
