@@ -71,11 +71,12 @@ impl Rig {
         let bytes = a.open_region(8);
         bytes.write(0, b"received");
         let send = Send::message(90, &[bytes.sge(0, 8)]);
-        let (send, header) = if a.qp.service == IBV_QPT_UD {
-            let ah = Ah::try_new(&a.pd, self.lab.gid().1).expect("a handle");
-            (send.datagram(&ah, b.qp.num(), QKEY), GRH)
-        } else {
-            (send, 0)
+        // In use until the request has completed: rxe looks for it when it sends.
+        let ah =
+            (a.qp.service == IBV_QPT_UD).then(|| Ah::try_new(&a.pd, self.lab.gid().1).expect("a handle"));
+        let (send, header) = match &ah {
+            Some(ah) => (send.datagram(ah, b.qp.num(), QKEY), GRH),
+            None => (send, 0),
         };
         a.qp.post(&[send]);
         succeeded(&a.cq.wait_one(), 90, IBV_WC_SEND);

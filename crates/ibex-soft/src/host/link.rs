@@ -609,6 +609,15 @@ mod tests {
     #[test]
     fn what_is_left_beside_others_that_send_is_said_once() {
         const COUNT: u32 = 30_000;
+
+        struct End<'a>(&'a AtomicBool);
+
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+
         let (link, map, mut reader) = link();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -623,9 +632,12 @@ mod tests {
                     }
                 });
             }
-            let mut said = 0;
-            let mut number = 0;
+            // Also when an assertion fails.
+            let _end = End(&done);
+            let (mut said, mut number) = (0, 0);
+            let start = Instant::now();
             while said < COUNT {
+                assert!(start.elapsed() < Duration::from_secs(60), "{said} of {number} were said");
                 if number < COUNT && !link.has_left() {
                     number += 1;
                     leave(&link, number % 50 + 1, number);
@@ -640,7 +652,6 @@ mod tests {
                     }
                 }
             }
-            done.store(true, Ordering::Relaxed);
         });
         assert!(!link.has_left());
     }
