@@ -507,6 +507,12 @@ impl Wire {
         if peer.address == self.address() { self.link_of(qpn::slot(peer.qpn)) } else { None }
     }
 
+    /// Whether packets to a queue pair on this address go over a link.
+    #[inline]
+    pub(crate) fn goes_over(&self, peer: Peer, link: LinkId) -> bool {
+        self.known[usize::from(qpn::slot(peer.qpn))].link.load(Ordering::Relaxed) == link
+    }
+
     /// A link by its number, while there is one.
     pub(crate) fn link(&self, link: LinkId) -> Option<Arc<Link>> {
         self.host.as_ref()?.link(link)

@@ -231,7 +231,8 @@ impl Intake<'_, '_> {
         if !inner.accepts(source) {
             return false;
         }
-        let left = if self.lazy { Some(&mut *self.left) } else { None };
+        // Over one queue pair the acknowledgement finds its message without the link.
+        let left = if self.lazy && self.queue_pairs.is_several() { Some(&mut *self.left) } else { None };
         match qp.take_express(nic, mrs, &mut inner, express, left) {
             Taken::Not => return false,
             Taken::Done => {}

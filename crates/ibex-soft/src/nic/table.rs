@@ -21,6 +21,9 @@ pub(crate) struct QpTable {
 /// queues, of which a processor's second cache holds some hundreds.
 const CROWD: usize = 256;
 
+/// Queue pairs up to which what is sent next mostly goes over the one that the last message came by.
+const FEW: usize = 4;
+
 struct Slot {
     number: u16,
     /// By index; as long as the highest one that was used.
@@ -45,6 +48,12 @@ impl QpTable {
     #[inline]
     pub(super) fn is_crowd(&self) -> bool {
         self.count > CROWD
+    }
+
+    /// Whether there are more than a few.
+    #[inline]
+    pub(super) fn is_several(&self) -> bool {
+        self.count > FEW
     }
 
     /// Enters a queue pair.

@@ -342,7 +342,7 @@ impl Qp {
 }
 
 /// Leaves the acknowledgement that is asked for to the link, see [`Qp::take_express`]; false, and it is owed, if there is no place.
-#[inline]
+#[inline(always)]
 fn leave_ack(
     rc: &mut RcQp,
     nic: &Nic,
@@ -353,7 +353,7 @@ fn leave_ack(
     if let Some(left) = left
         && !left.as_ref().is_some_and(|left| left.has_left())
         && let Some(link) = lane.known()
-        && peer.is_some_and(|peer| nic.wire.lane_to(peer) == Some(link.id))
+        && peer.is_some_and(|peer| nic.wire.goes_over(peer, link.id))
         && let Some((to, ack)) = rc.give_ack()
     {
         link.leave(Beside::new(to, ack));
