@@ -137,10 +137,7 @@ impl Link {
         let mut guard = self.lock();
         let Some(out) = &mut *guard else { return Sent::Lost };
         // Whatever its queue pair sends comes after it.
-        let left = self.take_left();
-        if left.is_some() && out.send_left(left) != Sent::Lost {
-            self.count(1);
-        }
+        self.pass_left(out);
         let sent = out.send(records, count);
         self.room.store(out.certain(), Ordering::Relaxed);
         sent
@@ -165,10 +162,11 @@ impl Link {
     #[cold]
     pub(crate) fn send_left(&self) -> Sent {
         let mut guard = self.lock();
-        let left = self.take_left();
-        let Some(out) = &mut *guard else { return Sent::Lost };
-        let sent = out.send_left(left);
-        self.count(u64::from(left.is_some() && sent != Sent::Lost));
+        let Some(out) = &mut *guard else {
+            self.take_left();
+            return Sent::Lost;
+        };
+        let sent = self.pass_left(out);
         self.room.store(out.certain(), Ordering::Relaxed);
         sent
     }
@@ -176,15 +174,26 @@ impl Link {
     /// Sends what was left and what is kept, as far as that needs no waiting. Whether nothing of it remains.
     pub(crate) fn try_settle(&self) -> bool {
         let Some(mut guard) = self.out.try_lock() else { return false };
-        let left = self.take_left();
-        let Some(out) = &mut *guard else { return true };
-        if left.is_some() && out.send_left(left) != Sent::Lost {
-            self.count(1);
-        }
+        let Some(out) = &mut *guard else {
+            self.take_left();
+            return true;
+        };
+        self.pass_left(out);
         // Room for nothing more is room for what is kept.
         let _ = out.room(0);
         self.room.store(out.certain(), Ordering::Relaxed);
         out.kept.is_empty()
+    }
+
+    /// Sends what was left, if something was, as a packet.
+    fn pass_left(&self, out: &mut Out) -> Sent {
+        let Some(packet) = self.take_left().packet(Pkey::DEFAULT) else { return Sent::Now };
+        let mut record = [0; ring::record(ACK_LEN)];
+        record[..HEADER].copy_from_slice(&ring::header(ACK_LEN));
+        record[HEADER..HEADER + ACK_LEN].copy_from_slice(&packet);
+        let sent = out.send(&record, 1);
+        self.count(u64::from(sent != Sent::Lost));
+        sent
     }
 
     /// Whether nobody is sending at this moment.
@@ -307,15 +316,6 @@ impl Link {
 }
 
 impl Out {
-    /// Sends an acknowledgement, if it is one, as a packet.
-    fn send_left(&mut self, left: Beside) -> Sent {
-        let Some(packet) = left.packet(Pkey::DEFAULT) else { return Sent::Now };
-        let mut record = [0; ring::record(ACK_LEN)];
-        record[..HEADER].copy_from_slice(&ring::header(ACK_LEN));
-        record[HEADER..HEADER + ACK_LEN].copy_from_slice(&packet);
-        self.send(&record, 1)
-    }
-
     fn send(&mut self, records: &[u8], count: usize) -> Sent {
         let sent = match self.room(records.len()) {
             Ok(Room::Yes) => {

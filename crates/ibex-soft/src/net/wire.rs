@@ -520,8 +520,8 @@ impl Wire {
 
     /// Sends the acknowledgement that was left to a link, if nothing has taken it along.
     #[inline]
-    pub(crate) fn send_left(&self, link: &Link) {
-        if link.has_left()
+    pub(crate) fn send_left(&self, link: Option<&Arc<Link>>) {
+        if let Some(link) = link.filter(|link| link.has_left())
             && link.send_left() == Sent::Later
             && let Some(host) = &self.host
         {

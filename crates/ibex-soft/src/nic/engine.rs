@@ -17,7 +17,7 @@ use crate::cm;
 use crate::host::Link;
 use crate::mr::MrTable;
 use crate::net::express::{Beside, Express};
-use crate::net::{Datagram, MAX_PACKET, Received, RxRing, Scan, Sink, TxBatch, Wire};
+use crate::net::{Datagram, MAX_PACKET, Received, RxRing, Scan, Sink, TxBatch};
 use crate::qp::{Qp, Taken};
 
 /// Packets in one round: two full batches of the kernel's, after which acknowledgements are due.
@@ -78,13 +78,9 @@ impl Engine {
     }
 
     /// No more packets for a queue pair that is going, and it is on no list: there it would keep its completion queues in use.
-    pub(super) fn release(&mut self, num: u32, wire: &Wire) {
+    pub(super) fn release(&mut self, num: u32) {
         self.queue_pairs.remove(num);
         self.owing.release(num);
-        // It may be this queue pair's.
-        if let Some(link) = &self.left {
-            wire.send_left(link);
-        }
     }
 }
 
@@ -346,9 +342,7 @@ impl Nic {
         let means = Means { nic: self, mrs: OnceCell::new(), now: Cell::new(None) };
         // Also true after the queue pair that owed something was destroyed.
         let owed = self.owing.load(Ordering::Relaxed);
-        if let Some(link) = left {
-            self.wire.send_left(link);
-        }
+        self.wire.send_left(left.as_ref());
         while let Some(qp) = owing.next() {
             let mrs = means.mrs();
             let mut inner = qp.lock();
@@ -403,9 +397,7 @@ impl Nic {
         let mut engine = self.engine.lock();
         let Engine { tx, owing, left, .. } = &mut *engine;
         self.owing.store(false, Ordering::Relaxed);
-        if let Some(link) = left {
-            self.wire.send_left(link);
-        }
+        self.wire.send_left(left.as_ref());
         if owing.is_empty() {
             return;
         }

@@ -287,7 +287,7 @@ impl Nic {
         let gone = qps.remove(num);
         self.fetch.note(&qps);
         drop(qps);
-        self.engine.lock().release(num, &self.wire);
+        self.engine.lock().release(num);
         if let Some(qp) = gone {
             // What its peers do with this process's memory ends here, too.
             let (mrs, mut inner) = qp.lock_unseen(self, |_| true);
@@ -298,7 +298,7 @@ impl Nic {
             }
             // Behind messages of this end's in a full ring it has to wait for the peer to read some.
             let deadline = Instant::now() + LAST_WORDS;
-            while (inner.owes_only_ack() || !inner.is_sent()) && Instant::now() < deadline {
+            while (inner.owes_only_ack() || !inner.settle_link()) && Instant::now() < deadline {
                 std::thread::yield_now();
                 qp.drive(self, &mrs, &mut inner);
             }

@@ -10,8 +10,8 @@
 //! that beside the deadline and lets it pass, for a while: a queue pair that goes on has the deadline it had, without
 //! having entered one. It may be seen resting although it has just gone on, and is looked at up to [`LATE`] later then.
 //!
-//! Each block has a bound that none of its deadlines is sooner than, those of queue pairs seen resting excepted, by which the thread knows when to read it. Whoever
-//! enters a deadline that is sooner than the one before stores it and then reads the bound; the thread takes the bound back
+//! Each block has a bound that none of its deadlines is sooner than, those of queue pairs seen resting excepted, by which the
+//! thread knows when to read it. Whoever enters a deadline that is sooner than the one before stores it and then reads the bound; the thread takes the bound back
 //! and then reads the deadlines; all of this in one order (`SeqCst`), so that one of the two sees the other.
 
 use std::cmp::Reverse;

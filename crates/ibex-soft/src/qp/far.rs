@@ -145,10 +145,8 @@ impl Qp {
             },
             super::Payload::Bind(_) => return false,
         };
-        if let Some(link) = inner.lane.known() {
-            // As in the question above: what this may be the answer to is acknowledged first.
-            nic.wire.send_left(link);
-        }
+        // As in the question above: what this may be the answer to is acknowledged first.
+        nic.wire.send_left(inner.lane.known());
         if reach(&mut inner.far, &wanted, &request.op, payload).is_none() {
             return false;
         }
@@ -281,9 +279,8 @@ impl Qp {
     pub(super) fn forget_far(&self, nic: &Nic, inner: &mut Inner) {
         let Far { published, seen, .. } = inner.far;
         inner.far = Far { published, seen, ..Far::default() };
-        if let Some(link) = inner.lane.known() {
-            nic.wire.send_left(link);
-        }
+        // Not to be told of a connection that is over.
+        nic.wire.send_left(inner.lane.known());
         inner.lane.forget();
         // What waited for it does not any more.
         if let Some(own) = inner.proto.as_rc_mut() {

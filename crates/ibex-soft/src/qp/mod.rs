@@ -242,10 +242,6 @@ impl Qp {
         });
         if mask.contains(IBV_QP_STATE) {
             inner.proto.acknowledge_all();
-            // Not to be told of a connection that is over.
-            if let Some(link) = inner.lane.known() {
-                nic.wire.send_left(link);
-            }
         }
         if inner.owes() {
             // An acknowledgement left for later would be lost with the state.
@@ -475,8 +471,8 @@ impl Inner {
         self.lane.known().is_none_or(|link| link.is_free())
     }
 
-    /// Whether nothing waits for room in its link.
-    pub(crate) fn is_sent(&self) -> bool {
+    /// Sends what waits in its link, as far as there is room; whether nothing is left of it.
+    pub(crate) fn settle_link(&self) -> bool {
         self.lane.known().is_none_or(|link| link.try_settle())
     }
 
