@@ -81,7 +81,11 @@ fn command(series: Series, args: &Args) -> Result<String> {
     let program = std::env::current_exe().context("cannot name this program")?;
     let target = quote(&util::target_dir().to_string_lossy());
     let program = quote(&program.to_string_lossy());
-    let mut run = format!("CARGO_TARGET_DIR={target} {program} interop --kernel {}", series.name());
+    let mut run = format!(
+        "CARGO_TARGET_DIR={target} {program} interop --kernel {} --times {}",
+        series.name(),
+        args.times
+    );
     if args.quick {
         run.push_str(" --quick");
     }

@@ -48,6 +48,9 @@ pub(crate) struct Args {
     /// Keep the drop-in libraries as they are, instead of building them.
     #[arg(long)]
     no_build: bool,
+    /// Run each case so often, until it fails: for a failure that is not met every time.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    times: u32,
     /// Show the output of both processes of every case.
     #[arg(long, short)]
     verbose: bool,
@@ -97,13 +100,18 @@ fn run_link(link: &Link, args: &Args, tell: &mut dyn FnMut(&Row)) -> Result<Vec<
         if (args.quick && !case.quick) || !wanted(&case, link, args) {
             continue;
         }
-        let (outcome, took) = process::run(&case, link)?;
-        let row = Row::new(&case, link, &outcome, took);
-        if args.verbose {
-            eprintln!("{}", outcome.transcript);
+        for _ in 0..args.times {
+            let (outcome, took) = process::run(&case, link)?;
+            let row = Row::new(&case, link, &outcome, took);
+            if args.verbose {
+                eprintln!("{}", outcome.transcript);
+            }
+            tell(&row);
+            rows.push(row);
+            if outcome.failure.is_some() {
+                break;
+            }
         }
-        tell(&row);
-        rows.push(row);
     }
     Ok(rows)
 }
@@ -118,7 +126,8 @@ fn wanted(case: &Case, link: &Link, args: &Args) -> bool {
 /// The closing line, the verdict, the table.
 fn finish(args: &Args, rows: &[Row]) -> Result<()> {
     judge(rows)?;
-    let complete = !args.quick && !args.no_vm && args.filter.is_none() && args.kernel.is_none();
+    let complete =
+        !args.quick && !args.no_vm && args.filter.is_none() && args.kernel.is_none() && args.times == 1;
     if complete { report::write(rows) } else { report::compare(rows) }
 }
 
@@ -129,7 +138,7 @@ fn judge(rows: &[Row]) -> Result<()> {
     println!("{} passed, {} failed, {:.0} s", rows.len() - failed.len(), failed.len(), took.as_secs_f64());
     let repeated: u32 = rows.iter().map(|row| row.repeated).sum();
     if repeated > 0 {
-        println!("{repeated} runs did not count: rxe left, and its last acknowledgement was lost");
+        println!("{repeated} runs did not count: rxe left, and its last word was lost");
     }
     if !failed.is_empty() {
         for row in &failed {

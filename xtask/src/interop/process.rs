@@ -42,9 +42,13 @@ const NOT_YET: &str = "Event: RDMA_CM_EVENT_REJECTED; error: 8.";
 /// Runs of one case at most, if each was spoilt by [`UNCALIBRATED`] or [`NOT_YET`].
 const ATTEMPTS: usize = 6;
 
-/// Further runs of one case at most after [`verdict::left_unheard`], which each row tells. Such a loss hits one run in a
-/// hundred; a device that loses acknowledgements by itself would soon need more.
+/// Further runs of one case at most after [`verdict::left_unheard`] or [`verdict::left_untold`], which each row tells. Such a
+/// loss hits one run in a hundred; a device that loses acknowledgements or requests by itself would soon need more.
 const UNHEARD: u32 = 1;
+
+/// How long a server is given to end after an rxe client that parted from it, where packets are lost: what is repeated at all
+/// has been by then.
+const PARTING: Duration = Duration::from_secs(20);
 
 /// How a case ended.
 #[derive(Debug)]
@@ -53,7 +57,7 @@ pub(super) struct Outcome {
     pub(super) failure: Option<String>,
     /// Commands and all output.
     pub(super) transcript: String,
-    /// The failure is [`verdict::left_unheard`].
+    /// The failure is [`verdict::left_unheard`] or [`verdict::left_untold`].
     unheard: bool,
     /// Runs before this one that ended so.
     pub(super) repeated: u32,
@@ -154,8 +158,18 @@ fn pair(case: &Case, link: &Link, deadline: Instant) -> Result<Outcome> {
             // The client first: a failed client is told at once, while its server may wait for ever.
             let client_ended = client.wait(deadline)?;
             let failed = client_ended.as_ref().is_some_and(|ended| ended.code != Some(0));
-            let server_deadline = if failed { Instant::now() + Duration::from_secs(1) } else { deadline };
+            let may_be_untold =
+                matches!((link.kind, link.table), (Kind::Kernel { loss: 1.. }, Table::RxeToIbex))
+                    && client_ended.as_ref().is_some_and(|ended| verdict::left_untold(&case.check, ended));
+            let server_deadline = if failed {
+                Instant::now() + Duration::from_secs(1)
+            } else if may_be_untold {
+                deadline.min(Instant::now() + PARTING)
+            } else {
+                deadline
+            };
             let server_ended = server.wait(server_deadline)?;
+            unheard = may_be_untold && server_ended.is_none();
             if let (Some(client), Some(server)) = (&client_ended, &server_ended) {
                 unheard = match (link.kind, link.table) {
                     (Kind::Kernel { loss: 1.. }, Table::IbexToRxe) => {

@@ -30,7 +30,7 @@ pub(super) struct Row {
     pub(super) shown: String,
     /// What failed, with the output's end.
     pub(super) failure: Option<String>,
-    /// Runs before this one in which rxe left and its last acknowledgement was lost; never in the table.
+    /// Runs before this one in which rxe left and its last word was lost; never in the table.
     pub(super) repeated: u32,
     /// How long it took, with those; never in the table.
     pub(super) took: Duration,
@@ -57,7 +57,7 @@ impl fmt::Display for Row {
         write!(f, "{verdict:6} {seconds:5.1} s  {}  [{}, {}]", self.case, self.table.name(), self.column)?;
         match self.repeated {
             0 => Ok(()),
-            runs => write!(f, "  run again {runs} ×: rxe left, its last acknowledgement was lost"),
+            runs => write!(f, "  run again {runs} ×: rxe left, its last word was lost"),
         }
     }
 }
@@ -94,8 +94,9 @@ const HEAD: &str = "# C programs on the software device\n\n\
       virtual machine of `cargo xtask vm`; the two ends are joined by a veth pair, and a share of loss drops packets in\n  \
       both directions.\n\
     - The exchanges do not part: who has everything leaves. Where rxe left and its last acknowledgement was lost, so that the\n  \
-      device was told of an unanswered SEND, the case is run once more, and the run says so. A loss of this kind on the\n  \
-      device's side is no excuse.\n\
+      device was told of an unanswered SEND, the case is run once more, and the run says so. So it is where `rping` left rxe\n  \
+      and the one packet that says so was lost: the kernel does not repeat it. A loss of this kind on the device's side is\n  \
+      no excuse.\n\
     - Device, GID, port and addresses are added to each line as the link needs them.\n\
     - perftest uses the extended calls (`ibv_wr_*`) with devices of three vendors only, and elsewhere the classic ones\n  \
       with or without `--use_old_post_send`; `ibv_rc_pingpong -N` uses the extended ones.\n\n";

@@ -238,6 +238,19 @@ impl Cm {
         }
     }
 
+    /// The host ends at once. Every connection is released, and every wish to part that nobody has answered is said once more:
+    /// nobody will be there to repeat it, and a peer whose copy was lost would wait for ever.
+    pub fn part(&mut self, now: Nanos) {
+        let ids: Vec<CommId> = self.table.ids().collect();
+        for id in ids {
+            self.release(now, ConnId(id));
+            let unanswered = self.table.get(id).filter(|conn| conn.state == ConnState::DreqSent);
+            if let Some(mad) = unanswered.and_then(|conn| Some(*conn.repeat.as_ref()?.mad)) {
+                self.transmit_on(id, mad);
+            }
+        }
+    }
+
     fn detach(&mut self, id: CommId) {
         if let Some(conn) = self.table.get_mut(id) {
             conn.detached = true;

@@ -120,6 +120,11 @@ impl Table {
         self.conns.get_mut(&id).map(|conn| &mut **conn)
     }
 
+    /// The names of all, in no order.
+    pub(super) fn ids(&self) -> impl Iterator<Item = CommId> {
+        self.conns.keys().copied()
+    }
+
     pub(super) fn insert(&mut self, id: CommId, conn: Conn) {
         self.conns.insert(id, Box::new(conn));
     }

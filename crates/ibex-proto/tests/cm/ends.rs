@@ -125,6 +125,35 @@ fn release_in_every_state() {
 }
 
 #[test]
+fn who_leaves_at_once_is_heard_although_one_datagram_is_lost() {
+    // Connected, and when the disconnection was asked for already and its first datagram lost.
+    for asked in [false, true] {
+        let mut pair = Pair::new();
+        let (a, b) = pair.established();
+        if asked {
+            pair.a.disconnect(pair.now, a, &[]).expect("it is established");
+            pair.sent_a();
+        }
+        pair.a.part(pair.now);
+        assert_eq!(pair.a.state(a), None);
+        let last = pair.sent_a();
+        assert_eq!(last.len(), if asked { 1 } else { 2 }, "nobody is there to repeat it");
+        pair.at_b(last.last().expect("a DREQ"));
+        let told = pair.b.poll_event();
+        assert!(matches!(told, Some(Event::DisconnectRequested { conn, .. }) if conn == b), "{told:?}");
+    }
+    // What has been answered is not said again.
+    let mut pair = Pair::new();
+    let (a, b) = pair.established();
+    pair.a.disconnect(pair.now, a, &[]).expect("it is established");
+    pair.deliver();
+    pair.b.disconnect(pair.now, b, &[]).expect("the peer asks");
+    pair.deliver();
+    pair.a.part(pair.now);
+    assert!(pair.sent_a().is_empty());
+}
+
+#[test]
 fn timewait_lasts_and_is_bounded() {
     let mut pair = Pair::with(|config| config.max_timewait = 2);
     // Those of `a` that are over for good.

@@ -214,10 +214,7 @@ impl Service {
     pub(crate) fn end(&self, nic: &Nic) {
         let Ok(mut inner) = self.inner.try_lock() else { return };
         let now = nic.now();
-        let left: Vec<ConnId> = inner.conns.keys().chain(inner.pending.keys()).copied().collect();
-        for conn in left {
-            inner.cm.release(now, conn);
-        }
+        inner.cm.part(now);
         let mut outgoing = Vec::new();
         while let Some(transmit) = inner.cm.poll_transmit() {
             inner.transmit(nic, now, &transmit, &mut outgoing);
