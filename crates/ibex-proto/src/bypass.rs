@@ -29,7 +29,7 @@ impl RcQp {
     pub fn front_at_rest(&self) -> Option<&SendWqe> {
         let requester = self.requester.as_ref().filter(|_| self.state == QpState::Rts)?;
         let rest = requester.una == requester.high && requester.cur == 0 && !requester.retry.in_rnr_wait();
-        let front = requester.sq.front().filter(|_| rest && !requester.failed)?;
+        let front = requester.sq.first().filter(|_| rest && !requester.failed)?;
         (front.first == requester.una).then_some(&front.wqe)
     }
 
@@ -54,7 +54,7 @@ impl RcQp {
     #[inline]
     pub fn front_done(&mut self) -> u32 {
         let Some(requester) = &mut self.requester else { return 0 };
-        let Some(entry) = requester.sq.front() else { return 0 };
+        let Some(entry) = requester.sq.first() else { return 0 };
         let (first, end) = (entry.first, entry.end);
         requester.una = end;
         requester.nxt = end;

@@ -77,7 +77,7 @@ impl Requester {
     fn acknowledge(&mut self, now: Nanos, to: u64, out: &mut Output) -> bool {
         let before = self.una;
         while self.una < to {
-            let Some(front) = self.sq.front() else { break };
+            let Some(front) = self.sq.first() else { break };
             if !matches!(front.wqe.op, SendOp::Send { .. } | SendOp::Write { .. }) {
                 break;
             }
@@ -106,10 +106,8 @@ impl Requester {
     /// Everything has been acknowledged that was posted, see [`is_all_up_to`](Requester::is_all_up_to).
     #[inline]
     pub(crate) fn all_acknowledged(&mut self, clock: &impl Clock, mut done: impl FnMut(SendCompletion)) {
-        while let Some(front) = self.sq.front() {
-            done(completion(&front.wqe, WcStatus::SUCCESS));
-            self.drop_front();
-        }
+        self.sq.iter().for_each(|entry| done(completion(&entry.wqe, WcStatus::SUCCESS)));
+        self.sq.clear();
         let packets = self.high - self.una;
         (self.una, self.cur) = (self.high, 0);
         self.window.on_progress(packets);
@@ -149,7 +147,7 @@ impl Requester {
         if !self.acknowledge(now, number, out) {
             return self.take_early(now, number, packet, host, out);
         }
-        let Some(front) = self.sq.front() else { return };
+        let Some(front) = self.sq.first() else { return };
         let cookie = front.wqe.cookie;
         let end = front.end;
         let stored = match (front.wqe.op, packet.atomic_ack_eth()) {
@@ -201,7 +199,7 @@ impl Requester {
     /// The peer has refused the request at `number` for good and serves no other.
     fn handle_refusal(&mut self, now: Nanos, number: u64, status: WcStatus, out: &mut Output) {
         let before = self.una;
-        while let Some(front) = self.sq.front() {
+        while let Some(front) = self.sq.first() {
             if front.end > number {
                 break;
             }

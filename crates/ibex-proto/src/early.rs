@@ -153,7 +153,7 @@ impl Requester {
     #[cold]
     pub(crate) fn catch_up(&mut self, now: Nanos, out: &mut Output) {
         let before = self.una;
-        while let Some(front) = self.sq.front() {
+        while let Some(front) = self.sq.first() {
             let end = front.end;
             match front.wqe.op {
                 SendOp::Send { .. } | SendOp::Write { .. } if self.una < self.early.executed => {

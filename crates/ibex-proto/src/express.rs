@@ -43,7 +43,7 @@ impl Clock for Nanos {
 
 impl RcQp {
     /// Whether a SEND without immediate would be one packet, sent at once, were it posted now; nothing else is to be sent, and
-    /// nothing but an acknowledgement is owed. [`express_send`](RcQp::express_send) may follow.
+    /// nothing but an acknowledgement is owed. [`express_header`](RcQp::express_header) may follow.
     #[inline]
     pub fn may_express(&self, wqe: &SendWqe) -> bool {
         let (QpState::Rts, Some(requester), Some(receiving)) = (self.state, &self.requester, &self.receiving)
@@ -57,26 +57,32 @@ impl RcQp {
             && requester.is_clear(wqe)
     }
 
-    /// Posts and sends a message of which [`may_express`](RcQp::may_express) says that it may: its header, behind which the
-    /// payload and [`padding`] belong, and the acknowledgement to travel with it.
+    /// The header of a message of which [`may_express`](RcQp::may_express) says that it may, behind which the payload and
+    /// [`padding`] belong, and the acknowledgement to travel with it. It must be sent now, and
+    /// [`express_sent`](RcQp::express_sent) must follow: that is best done when the peer has the packet already.
     #[inline(always)]
-    pub fn express_send(&mut self, wqe: SendWqe, clock: &impl Clock) -> Option<(Bth, Option<Ack>)> {
-        let (Some(requester), Some(receiving)) = (&mut self.requester, &mut self.receiving) else {
+    pub fn express_header(&mut self, wqe: &SendWqe) -> Option<(Bth, Option<Ack>)> {
+        let (Some(requester), Some(receiving)) = (&self.requester, &mut self.receiving) else {
             return None;
         };
-        requester.post(wqe);
-        let ack_req = requester.express_asks(&wqe);
         let bth = Bth {
             solicited: wqe.solicited,
             pad: padding(wqe.len as usize) as u8,
             pkey: requester.route.pkey,
-            ack_req,
+            ack_req: requester.express_asks(wqe),
             ..Bth::new(Opcode::RC_SEND_ONLY, requester.route.remote_qpn, wire(requester.nxt))
         };
-        requester.express_sent(ack_req, clock);
-        let ack = receiving.responder.answers.take_ack();
-        self.out.counters.sent += 1 + u64::from(ack.is_some());
-        Some((bth, ack))
+        Some((bth, receiving.responder.answers.take_ack()))
+    }
+
+    /// Posts the message that was sent: whether its header asks for an acknowledgement, and whether one went with it.
+    #[inline(always)]
+    pub fn express_sent(&mut self, wqe: SendWqe, asks: bool, acks: bool, clock: &impl Clock) {
+        if let Some(requester) = &mut self.requester {
+            requester.post(wqe);
+            requester.express_sent(asks, clock);
+        }
+        self.out.counters.sent += 1 + u64::from(acks);
     }
 
     /// Whether a packet that has come, with `len` bytes of payload and perhaps an acknowledgement beside it, is a SEND that

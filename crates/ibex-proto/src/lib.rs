@@ -23,6 +23,7 @@
 //! | `rc.rs` | reliable connections: the object, whose turn it is |
 //! | `unreliable.rs`, `uc.rs`, `ud.rs` | unreliable connections and datagrams: the send queue; what each receives |
 //! | `requester.rs`, `completer.rs` | the send queue: requests out, responses in |
+//! | `fifo.rs` | where its requests stand |
 //! | `window.rs`, `retry.rs` | how much is in flight; when to ask again, when to give up |
 //! | `recovery.rs` | what to send again after a loss |
 //! | `responder.rs`, `ahead.rs` | the peer's requests: executing them once, in order; keeping those that came too soon |
@@ -45,6 +46,7 @@ mod config;
 mod counters;
 mod early;
 mod errors;
+mod fifo;
 mod host;
 mod output;
 mod qp;

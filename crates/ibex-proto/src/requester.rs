@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use ibex_wire::{AtomicEth, Bth, Header, Ieth, ImmDt, Mtu, Opcode, Pkey, Psn, Qpn, Reth, padding};
 
 use crate::early::{Early, NEVER, Piece};
+use crate::fifo::Fifo;
 use crate::output::Output;
 use crate::recovery::Recovery;
 use crate::retry::Retry;
@@ -55,7 +56,7 @@ impl Entry {
 pub(crate) struct Requester {
     pub(crate) route: Route,
     /// Posted and not completed, oldest first. `una` lies in the first one, if there is one.
-    pub(crate) sq: VecDeque<Entry>,
+    pub(crate) sq: Fifo<Entry>,
     /// The number of the next request to be posted.
     end: u64,
     /// The oldest number not acknowledged.
@@ -111,7 +112,7 @@ impl Requester {
         let start = EPOCH + u64::from(attr.sq_psn.get());
         Requester {
             route,
-            sq: VecDeque::new(),
+            sq: Fifo::new(),
             end: start,
             una: start,
             nxt: start,
@@ -158,7 +159,7 @@ impl Requester {
         };
         let first = self.end;
         self.end += u64::from(packets);
-        self.sq.push_back(Entry { wqe, first, end: self.end, local: None });
+        self.sq.push(Entry { wqe, first, end: self.end, local: None });
     }
 
     /// Whether the next packet may be sent now as far as order and limits go.
@@ -307,9 +308,9 @@ impl Requester {
     /// Completes local operations that nothing is before any more.
     #[inline]
     fn finish_local(&mut self, out: &mut Output) {
-        while let Some(entry) = self.sq.front().filter(|entry| entry.local == Some(Ok(()))) {
+        while let Some(entry) = self.sq.first().filter(|entry| entry.local == Some(Ok(()))) {
             out.send_done(completion(&entry.wqe, WcStatus::SUCCESS));
-            self.drop_front();
+            self.sq.drop_front();
             self.cur = self.cur.saturating_sub(1);
         }
     }
@@ -343,7 +344,7 @@ impl Requester {
         // Four times a window at least: if its end is lost, what arrived is acknowledged, more is sent, and the gap shows.
         let ack_req = pauses
             || self.since_ack + 1 >= self.ack_every.min(window / 4).max(1)
-            || last && !self.may_go_unasked(wqe);
+            || last && !self.may_go_unasked(wqe, self.sq.len());
         let bth = Bth {
             solicited: wqe.solicited && last,
             pad: pad as u8,
@@ -391,15 +392,15 @@ impl Requester {
         Ok(Some(Transmit { len: opcode.header_len() + len + pad, more }))
     }
 
-    /// Whether the message's last packet may go without asking for an acknowledgement.
+    /// Whether the message's last packet may go without asking for an acknowledgement, with so many messages posted.
     #[inline]
-    fn may_go_unasked(&self, wqe: &SendWqe) -> bool {
+    fn may_go_unasked(&self, wqe: &SendWqe, posted: usize) -> bool {
         // A WRITE may be followed by others that its host could carry out itself, were nothing left to be acknowledged.
         matches!(wqe.op, SendOp::Send { .. })
             && self.messages_unasked + 1 < self.sparse_acks
             && !wqe.signaled
             && self.prompt == 0
-            && self.sq.len() <= self.sparse_depth
+            && posted <= self.sparse_depth
             && self.drain_at.is_none()
             // A local operation behind it completes when it is acknowledged.
             && self.sq.get(self.cur + 1).is_none_or(|next| !next.wqe.op.is_local())
@@ -429,14 +430,15 @@ impl Requester {
             && !self.early.wants_transmit()
     }
 
-    /// Whether the message of one packet that was posted last asks for an acknowledgement.
+    /// Whether a message of one packet that is posted next asks for an acknowledgement.
     #[inline]
     pub(crate) fn express_asks(&self, wqe: &SendWqe) -> bool {
-        self.since_ack + 1 >= self.ack_every.min(self.window.size() / 4).max(1) || !self.may_go_unasked(wqe)
+        self.since_ack + 1 >= self.ack_every.min(self.window.size() / 4).max(1)
+            || !self.may_go_unasked(wqe, self.sq.len() + 1)
     }
 
     /// The message of one packet that was posted last has been sent.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn express_sent(&mut self, ack_req: bool, clock: &impl Clock) {
         self.since_ack = if ack_req { 0 } else { self.since_ack + 1 };
         self.messages_unasked = if ack_req { 0 } else { self.messages_unasked + 1 };
@@ -547,32 +549,22 @@ impl Requester {
     #[inline(always)]
     pub(crate) fn finish(&mut self, status: WcStatus, out: &mut Output) {
         // Read where it is: an entry is larger than what is needed of it.
-        let Some(entry) = self.sq.front() else { return };
+        let Some(entry) = self.sq.first() else { return };
         if self.cur > 0 {
             self.cur -= 1;
             self.data_before -= usize::from(entry.wqe.op.awaits_data());
         }
         out.send_done(completion(&entry.wqe, status));
-        self.drop_front();
+        self.sq.drop_front();
         if status == WcStatus::SUCCESS {
             self.finish_local(out);
-        }
-    }
-
-    /// Takes the oldest request off. An empty queue begins at the start of its memory again: a connection with one request at
-    /// a time touches no more than one place.
-    #[inline(always)]
-    pub(crate) fn drop_front(&mut self) {
-        self.sq.pop_front();
-        if self.sq.is_empty() {
-            self.sq.clear();
         }
     }
 
     /// Where the oldest request is, or the next will be.
     #[inline]
     pub(crate) fn memory(&self) -> *const u8 {
-        self.sq.as_slices().0.as_ptr().cast()
+        self.sq.as_ptr().cast()
     }
 
     /// With nothing posted: the next `packets` numbers will not be used.
@@ -602,7 +594,7 @@ impl Requester {
 
     /// Whether all that was begun has been sent and acknowledged.
     pub(crate) fn is_settled(&self) -> bool {
-        self.una == self.high && self.sq.front().is_none_or(|front| front.first == self.una)
+        self.una == self.high && self.sq.first().is_none_or(|front| front.first == self.una)
     }
 
     /// Takes requests off the queue for as long as `each` carries them out, if nothing has been sent that is not acknowledged; their
@@ -612,10 +604,10 @@ impl Requester {
             return;
         }
         let mut unused = 0;
-        while let Some(front) = self.sq.front().filter(|front| each(&front.wqe)) {
+        while let Some(front) = self.sq.first().filter(|front| each(&front.wqe)) {
             unused += front.end - front.first;
             out.send_done(completion(&front.wqe, WcStatus::SUCCESS));
-            self.drop_front();
+            self.sq.drop_front();
         }
         if unused > 0 {
             self.sq.iter_mut().for_each(|entry| {

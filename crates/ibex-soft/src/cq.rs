@@ -63,13 +63,19 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    #[inline(always)]
     fn set(&mut self, wc: ibv_wc, time: u64, owner: &Unpolled) {
         self.wc = wc;
         self.time = time;
         if !self.owner.as_ref().is_some_and(|old| old.is(owner)) {
-            self.owner = Some(owner.clone());
+            self.hand_over(owner);
         }
         owner.add();
+    }
+
+    #[inline(never)]
+    fn hand_over(&mut self, owner: &Unpolled) {
+        self.owner = Some(owner.clone());
     }
 
     /// It is polled, with the queue's lock held.
@@ -178,7 +184,7 @@ impl Cq {
     ///
     /// # Errors
     /// [`Overflow`] if there is no room, now or earlier.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&self, completion: ibv_wc, solicited: bool, owner: &Unpolled) -> Result<(), Overflow> {
         let mut ring = self.lock();
         if ring.overflown || ring.len >= ring.capacity {

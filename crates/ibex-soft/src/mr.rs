@@ -321,7 +321,7 @@ impl MrTable {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(
         &self,
         pd: PdNumber,

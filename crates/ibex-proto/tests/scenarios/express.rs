@@ -119,7 +119,8 @@ fn express_as(
     if !rc.may_express(&wqe) {
         return None;
     }
-    let (bth, ack) = rc.express_send(wqe, clock).expect("it may");
+    let (bth, ack) = rc.express_header(&wqe).expect("it may");
+    rc.express_sent(wqe, bth.ack_req, ack.is_some(), clock);
     let mut packet = vec![0; Bth::LEN];
     bth.put(&mut packet).expect("room");
     packet.extend(payload);

@@ -20,7 +20,7 @@
 //! The other process is not trusted to keep to this: everything read is checked, once, on a private copy.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ibex_wire::Bth;
 
@@ -66,9 +66,8 @@ const PACKET: u64 = 0x1bec_0001;
 const WRAP: u64 = 0x1bec_0002;
 const EXPRESS: u64 = 0x1bec_0003;
 
-/// Where the words of the BTH are in an express record, and its payload.
-const EXPRESS_BTH: usize = 2 * HEADER;
-const EXPRESS_PAYLOAD: usize = EXPRESS_BTH + 16;
+/// Where the payload of an express record begins: behind the header, the word of the acknowledgement and those of the BTH.
+const EXPRESS_PAYLOAD: usize = 4 * HEADER;
 
 /// A BTH and a queue pair number in words, and back.
 #[inline]
@@ -271,13 +270,14 @@ impl Writer {
         let data = self.side.data();
         let place = |tail: u64| tail as usize & (DATA - 1);
         let start = data + place(self.tail);
-        map.word(start + HEADER).store(beside.word, Ordering::Relaxed);
+        let [header, acknowledged, bth_low, bth_high, ..] = map.line(start);
+        acknowledged.store(beside.word, Ordering::Relaxed);
         let [low, high] = halves(bth, beside.to);
-        map.word(start + EXPRESS_BTH).store(low, Ordering::Relaxed);
-        map.word(start + EXPRESS_BTH + 8).store(high, Ordering::Relaxed);
+        bth_low.store(low, Ordering::Relaxed);
+        bth_high.store(high, Ordering::Relaxed);
         self.tail += express_record(len) as u64;
         map.word(data + place(self.tail)).store(0, Ordering::Relaxed);
-        map.word(start).store(EXPRESS << 32 | len as u64, Ordering::Release);
+        header.store(EXPRESS << 32 | len as u64, Ordering::Release);
         for line in 1..=SOON {
             map.prefetch(data + place(self.tail + (line * LINE) as u64));
         }
@@ -353,9 +353,10 @@ impl Reader {
         map.prefetch_to_read(at + LINE);
         self.head += express_record(len) as u64;
         map.prefetch_to_read(at + express_record(len));
-        let word = |offset| map.word(at + offset).load(Ordering::Relaxed);
-        let (bth, to) = joined([word(EXPRESS_BTH), word(EXPRESS_BTH + 8)]);
-        let beside = Beside { word: word(HEADER), to };
+        let [_, acknowledged, bth_low, bth_high, ..] = map.line(at);
+        let word = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let (bth, to) = joined([word(bth_low), word(bth_high)]);
+        let beside = Beside { word: word(acknowledged), to };
         let payload = at + EXPRESS_PAYLOAD;
         Ok(Record::Express(Express::mapped(beside, Bth::parse(&bth), map.memory(), payload, len)))
     }
@@ -391,7 +392,7 @@ impl Reader {
 
     /// Tells the writer how far the reader has come, if it is time to or if the writer waits for it; in the second case
     /// true: the writer may have to be woken.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn tell(&mut self, map: &Mapping) -> bool {
         if self.head == self.told {
             return false;

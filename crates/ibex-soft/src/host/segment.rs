@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::memory::UserMemory;
+use crate::memory::{LINE, UserMemory};
 
 /// Seals without which a file of another process is not mapped: its size stays as it is.
 const FIXED_SIZE: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
@@ -142,6 +142,21 @@ impl Mapping {
         // SAFETY: aligned (mappings begin at a page) and inside the mapping, by the check; mapped as long as `self`
         // lives; any bit pattern is a valid integer, and all accesses to words are atomic or the peer's.
         unsafe { AtomicU64::from_ptr((self.base + offset) as *mut u64) }
+    }
+
+    /// The words of the line at `offset`, which must be a multiple of its length.
+    ///
+    /// # Panics
+    /// If it is not inside the mapping, or not aligned.
+    #[inline]
+    pub(crate) fn line(&self, offset: usize) -> &[AtomicU64; LINE / 8] {
+        assert!(
+            offset.is_multiple_of(LINE) && offset <= self.len - LINE,
+            "a line at {offset} of {}",
+            self.len
+        );
+        // SAFETY: as for `word`, with all words of the line inside the mapping by the check.
+        unsafe { &*((self.base + offset) as *const [AtomicU64; LINE / 8]) }
     }
 
     /// What is mapped, for copies between it and other memory.

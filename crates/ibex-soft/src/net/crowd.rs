@@ -60,17 +60,25 @@ impl Crowd {
     }
 }
 
-/// Bytes of each packet but the last in a burst that came without that number: as many as make the first one's ICRC right.
-#[cold]
-pub(super) fn segment(flow: &Flow, burst: &[u8]) -> usize {
-    let fits = |bytes: &usize| flow.verify(0, &burst[..*bytes]).is_some();
+impl Crowd {
+    /// Bytes of each packet but the last in a burst that came without that number: as many as make the first one's ICRC right.
+    #[cold]
+    pub(super) fn segment(&self, flow: &Flow, burst: &[u8]) -> usize {
+        segment(self.next, burst, |identification, bytes| flow.verify(identification, bytes).is_some())
+    }
+}
+
+/// The same with any check of a packet. The packet is mostly one of a batch that the kernel has taken apart, of which `next` is
+/// the next identification: to look for another length first would take milliseconds each.
+fn segment(next: u16, burst: &[u8], mut fits: impl FnMut(u16, &[u8]) -> bool) -> usize {
     let whole = burst.len().max(1);
-    if fits(&burst.len()) {
+    if fits(0, burst) || fits(next, burst) {
         return whole;
     }
     // Packets and ICRC are whole words.
     let most = burst.len().min(MAX_PACKET + ICRC_LEN + 1);
-    (Bth::LEN + ICRC_LEN..most).step_by(4).find(fits).unwrap_or(whole)
+    let mut lengths = (Bth::LEN + ICRC_LEN..most).step_by(4);
+    lengths.find(|&bytes| fits(0, &burst[..bytes])).unwrap_or(whole)
 }
 
 #[cfg(test)]
@@ -142,12 +150,29 @@ mod tests {
             let mut buffer = vec![0; 1 << 16];
             let burst = udp.recv(&mut buffer).unwrap().unwrap();
             assert_eq!(burst.length, bytes.len(), "it came as one, or there is nothing to tell apart");
-            assert_eq!(super::segment(&flow, &buffer[..burst.length]), segment);
+            assert_eq!(Crowd::default().segment(&flow, &buffer[..burst.length]), segment);
         }
+        let crowd = Crowd::default();
         let mut damaged = vec![1; 100];
-        assert_eq!(super::segment(&flow, &damaged), 100);
+        assert_eq!(crowd.segment(&flow, &damaged), 100);
         flow.seal(0, &mut damaged);
-        assert_eq!(super::segment(&flow, &damaged), 100);
-        assert_eq!(super::segment(&flow, &[]), 1);
+        assert_eq!(crowd.segment(&flow, &damaged), 100);
+        assert_eq!(crowd.segment(&flow, &[]), 1);
+    }
+
+    #[test]
+    fn a_batch_that_was_taken_apart_is_not_searched_for_lengths() {
+        let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 4791));
+        let flow = Flow::new(here, here).unwrap();
+        for identification in [0, 1, 15, 700] {
+            let mut packet = vec![3; 4140];
+            flow.seal(identification, &mut packet);
+            let mut tries = 0;
+            let length = super::segment(identification, &packet, |identification, bytes| {
+                tries += 1;
+                flow.verify(identification, bytes).is_some()
+            });
+            assert_eq!((length, tries), (4140, if identification == 0 { 1 } else { 2 }));
+        }
     }
 }

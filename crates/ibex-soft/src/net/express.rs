@@ -159,7 +159,7 @@ impl<'a> Express<'a> {
     }
 
     /// Copies bytes `range` of the payload into the user's memory, at `offset` of it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn copy_to(&self, range: Range<usize>, memory: &UserMemory, offset: usize) {
         match self.place {
             Place::Mapped(from, at) => {

@@ -12,7 +12,7 @@ use std::time::Instant;
 use ibex_wire::icrc::Flow;
 use ibex_wire::{Bth, ICRC_LEN};
 
-use super::crowd::{self, Crowd};
+use super::crowd::Crowd;
 use super::express::Express;
 use super::forward::{HEADER, Header, Kind};
 use super::mailbox;
@@ -30,6 +30,12 @@ const BUFFER: usize = 65_536 + HEADER + 1;
 /// Receives between two looks at the sockets that are not direct traffic's. They cost about
 /// 0.2 µs each when empty, and what comes there is foreign or the first of its kind.
 const OTHERS_EVERY: u32 = 16;
+
+/// The same while direct traffic comes: its next packet should not wait for them.
+const OTHERS_SELDOM: u32 = 64;
+
+/// Receives for which direct traffic counts as coming: longer than an answer from another process of this host takes.
+const STAY_DIRECT: u32 = 256;
 
 /// Receives for which they are looked at every time after something came.
 const STAY_HOT: u32 = 64;
@@ -115,6 +121,8 @@ struct Sockets {
     quick: u32,
     /// Receives for which the other sockets are looked at first.
     hot: u32,
+    /// Receives for which they are looked at seldom.
+    direct: u32,
     /// Whether direct traffic comes in more than one burst at a time.
     streaming: bool,
     /// How direct traffic comes.
@@ -130,6 +138,7 @@ impl RxRing {
             flows: Flows([None; FLOWS]),
             quick: 0,
             hot: 0,
+            direct: 0,
             streaming: false,
             crowd: Crowd::default(),
             pace: Pace::new(),
@@ -143,7 +152,9 @@ impl Sockets {
     fn others_due(&mut self) -> bool {
         self.quick = self.quick.wrapping_add(1);
         self.hot = self.hot.saturating_sub(1);
-        self.hot > 0 || self.quick.is_multiple_of(OTHERS_EVERY)
+        self.direct = self.direct.saturating_sub(1);
+        let every = if self.direct > 0 { OTHERS_SELDOM } else { OTHERS_EVERY };
+        self.hot > 0 || self.quick.is_multiple_of(every)
     }
 }
 
@@ -270,6 +281,7 @@ fn from_sockets(
 /// one burst), and to ask for more would delay it; whether there tends to be more is found out now and then.
 fn direct(wire: &Wire, sockets: &mut Sockets, budget: usize, sink: &mut impl Sink) -> Received {
     let Some(first) = from_own(wire, sockets, sink) else { return Received::default() };
+    sockets.direct = STAY_DIRECT;
     if first <= 2 && !sockets.streaming && !sockets.quick.is_multiple_of(PROBE_EVERY) {
         return Received { packets: first, more: true, sockets: true };
     }
@@ -326,7 +338,7 @@ fn from_own(wire: &Wire, sockets: &mut Sockets, sink: &mut impl Sink) -> Option<
     if sockets.crowd.doubt
         && let Some(flow) = &flow
     {
-        burst.segment = crowd::segment(flow, &sockets.buffer[..burst.length]);
+        burst.segment = sockets.crowd.segment(flow, &sockets.buffer[..burst.length]);
     }
     sockets.crowd.found(wire.own(), burst.length.div_ceil(burst.segment));
     let mut inspector = Inspector::new(wire, flow, 0);

@@ -399,8 +399,8 @@ impl Control {
 /// What a receive that failed comes to: often that there is nothing.
 fn nothing() -> io::Result<Option<Burst>> {
     let error = io::Error::last_os_error();
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EINTR) => Ok(None),
         _ => Err(error),
     }
 }

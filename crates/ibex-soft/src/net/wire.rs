@@ -484,6 +484,7 @@ impl Wire {
     }
 
     /// The link to the process that owns `slot`.
+    #[inline]
     pub(super) fn link_of(&self, slot: u16) -> Option<LinkId> {
         let link = self.known[usize::from(slot)].link.load(Ordering::Relaxed);
         (link != 0).then_some(link)

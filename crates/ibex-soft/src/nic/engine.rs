@@ -3,7 +3,6 @@
 //! Owns one bounded round, and how callers that poll take part. Whoever holds the engine's lock is the only receiver,
 //! so packets of one queue pair are handled in order.
 
-use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLockReadGuard, TryLockError};
@@ -131,33 +130,45 @@ impl Owing {
 /// What a round that has something to do needs, got when first needed and held until its end.
 struct Means<'a> {
     nic: &'a Nic,
-    mrs: OnceCell<RwLockReadGuard<'a, MrTable>>,
-    now: Cell<Option<Nanos>>,
+    regions: Regions<'a>,
+    time: Time<'a>,
 }
 
 impl<'a> Means<'a> {
+    fn new(nic: &'a Nic) -> Means<'a> {
+        Means { nic, regions: Regions { nic, guard: None }, time: Time { nic, now: None } }
+    }
+}
+
+struct Regions<'a> {
+    nic: &'a Nic,
+    guard: Option<RwLockReadGuard<'a, MrTable>>,
+}
+
+impl Regions<'_> {
     /// The table of regions.
     #[inline]
-    fn mrs(&self) -> &MrTable {
-        self.mrs.get_or_init(
-            #[inline]
-            || self.nic.regions(),
-        )
+    fn table(&mut self) -> &MrTable {
+        self.guard.get_or_insert_with(|| self.nic.regions())
     }
+}
 
+struct Time<'a> {
+    nic: &'a Nic,
+    now: Option<Nanos>,
+}
+
+impl Time<'_> {
     /// When the round first wanted to know the time.
-    fn now(&self) -> Nanos {
-        self.now.get().unwrap_or_else(|| {
-            let now = self.nic.now();
-            self.now.set(Some(now));
-            now
-        })
+    #[inline]
+    fn now(&mut self) -> Nanos {
+        *self.now.get_or_insert_with(|| self.nic.now())
     }
 }
 
 /// What a round does with what it receives.
 struct Intake<'a, 'n> {
-    means: &'a Means<'n>,
+    means: &'a mut Means<'n>,
     queue_pairs: &'a QpTable,
     dirty: &'a mut Vec<Arc<Qp>>,
     owing: &'a mut Owing,
@@ -179,7 +190,7 @@ impl Intake<'_, '_> {
         let Some(qp) = self.queue_pairs.get(packet.bth().dest_qpn.get()) else { return };
         let far = nic.fetch.approach(qp);
         // Before the queue pair's lock.
-        let mrs = self.means.mrs();
+        let mrs = self.means.regions.table();
         let mut inner = qp.lock();
         if far {
             inner.prefetch();
@@ -199,7 +210,7 @@ impl Intake<'_, '_> {
             }
         }
         // When requests come does not matter.
-        let now = if packet.bth().opcode.is_request() { 0 } else { self.means.now() };
+        let now = if packet.bth().opcode.is_request() { 0 } else { self.means.time.now() };
         if qp.receive(&mut inner, mrs, now, source, &packet)
             && !inner.dirty
             && !qp.complete_received(&mut inner)
@@ -219,7 +230,7 @@ impl Intake<'_, '_> {
         let Some(qp) = self.queue_pairs.get(express.bth.dest_qpn.get()) else { return false };
         let far = nic.fetch.approach(qp);
         // Before the queue pair's lock.
-        let mrs = self.means.mrs();
+        let mrs = self.means.regions.table();
         let mut inner = qp.lock();
         if far {
             inner.prefetch();
@@ -339,47 +350,47 @@ impl Nic {
         let Engine { queue_pairs, ring, tx, dirty, owing, left, .. } = engine;
         // The tables are locked and the clock is read when there is something to do: most rounds of a spinning caller
         // find nothing.
-        let means = Means { nic: self, mrs: OnceCell::new(), now: Cell::new(None) };
+        let mut means = Means::new(self);
         // Also true after the queue pair that owed something was destroyed.
         let owed = self.owing.load(Ordering::Relaxed);
         self.wire.send_left(left.as_ref());
         while let Some(qp) = owing.next() {
-            let mrs = means.mrs();
+            let mrs = means.regions.table();
             let mut inner = qp.lock();
             if inner.owes() {
-                qp.drive_with(self, mrs, &mut inner, tx, means.now());
+                qp.drive_with(self, mrs, &mut inner, tx, means.time.now());
                 tx.flush(&self.wire);
             }
             drop(inner);
             owing.settled(qp);
         }
-        let mut intake = Intake { means: &means, queue_pairs, dirty, owing, left, lazy };
+        let mut intake = Intake { means: &mut means, queue_pairs, dirty, owing, left, lazy };
         let received = self.wire.recv(ring, scan, BUDGET, &mut intake);
         self.cm.work(self);
         // What a queue pair sends leaves while it is locked, or a request that is just being posted would overtake it. Where
         // a batch costs a system call and many queue pairs share one, that is left to their transports.
         let few = dirty.len() <= FEW;
-        // To drain nothing costs something, too.
-        let driven = if dirty.is_empty() { None } else { Some(dirty.drain(..)) };
-        for qp in driven.into_iter().flatten() {
-            let mrs = means.mrs();
-            let mut inner = qp.lock();
-            inner.dirty = false;
-            if !lazy {
-                qp.drive_with(self, mrs, &mut inner, tx, means.now());
-                tx.hand_over(&self.wire, few);
-            } else if qp.drive_lazily(self, mrs, &mut inner, tx, means.now()) {
-                owing.enter(&qp);
-            } else {
-                tx.hand_over(&self.wire, few);
+        if !dirty.is_empty() {
+            for qp in dirty.drain(..) {
+                let mrs = means.regions.table();
+                let mut inner = qp.lock();
+                inner.dirty = false;
+                if !lazy {
+                    qp.drive_with(self, mrs, &mut inner, tx, means.time.now());
+                    tx.hand_over(&self.wire, few);
+                } else if qp.drive_lazily(self, mrs, &mut inner, tx, means.time.now()) {
+                    owing.enter(&qp);
+                } else {
+                    tx.hand_over(&self.wire, few);
+                }
             }
         }
         self.wire.push_on();
         self.stalled.each(|num| {
             if let Some(qp) = queue_pairs.get(num) {
-                let mrs = means.mrs();
+                let mrs = means.regions.table();
                 let mut inner = qp.lock();
-                qp.drive_with(self, mrs, &mut inner, tx, means.now());
+                qp.drive_with(self, mrs, &mut inner, tx, means.time.now());
                 tx.flush(&self.wire);
             }
         });

@@ -184,6 +184,7 @@ impl Nic {
 
     /// The table of regions, guarded: none can be deregistered while the guard lives. Not to be taken twice by one
     /// thread, nor with a queue pair's lock held.
+    #[inline]
     pub(crate) fn regions(&self) -> RwLockReadGuard<'_, MrTable> {
         self.mrs.read().unwrap_or_else(PoisonError::into_inner)
     }

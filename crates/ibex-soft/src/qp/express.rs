@@ -71,6 +71,24 @@ impl Lane {
     }
 }
 
+/// What a message that was sent says besides.
+struct Said {
+    /// It asks for an acknowledgement.
+    asks: bool,
+    /// It has one beside it.
+    acks: bool,
+}
+
+impl Said {
+    /// The header of the message, and the acknowledgement beside it.
+    #[inline(always)]
+    fn header(&mut self, rc: &mut RcQp, wqe: &SendWqe) -> Option<(Bth, Option<Ack>)> {
+        let (bth, ack) = rc.express_header(wqe)?;
+        *self = Said { asks: bth.ack_req, acks: ack.is_some() };
+        Some((bth, ack))
+    }
+}
+
 /// How a message goes.
 enum Way<'a> {
     Ring(&'a Link),
@@ -145,17 +163,17 @@ impl Qp {
             solicited: request.solicited,
         };
         let Some(rc) = proto.as_rc_mut().filter(|rc| rc.may_express(&wqe)) else { return false };
-        let clock = Watch { nic, look: *timer };
         let padded = len as usize + padding(len as usize);
+        let mut said = Said { asks: false, acks: false };
         let sent = match way {
             Way::Ring(link) => link.express(padded, |mut space| {
                 let filled = self.fill(&mut space, mrs, send, request, len as usize);
-                if filled { self.number(rc, wqe, &clock) } else { None }
+                if filled { said.header(rc, &wqe) } else { None }
             }),
             Way::Line(line) => {
                 let mut datagram = Datagram::new();
                 let filled = self.fill(&mut datagram, mrs, send, request, len as usize);
-                let made = if filled { self.number(rc, wqe, &clock) } else { None };
+                let made = if filled { said.header(rc, &wqe) } else { None };
                 if let Some((bth, ack)) = &made {
                     nic.wire.send_express(line, datagram, padded, (bth, *ack));
                 }
@@ -165,21 +183,16 @@ impl Qp {
         if !sent {
             return false;
         }
+        // What follows is done while the peer takes it in.
+        if said.acks {
+            self.owing.store(false, Ordering::Relaxed);
+        }
+        rc.express_sent(wqe, said.asks, said.acks, &Watch { nic, look: *timer });
         // Kept for the case that it has to be sent again.
         send.push_staged(request.wr_id, request.payload);
         self.timer.wake();
         self.watch_lazily(nic, inner);
         true
-    }
-
-    /// Posts a message whose payload is in its place: its header, and the acknowledgement beside it.
-    #[inline(always)]
-    fn number(&self, rc: &mut RcQp, wqe: SendWqe, clock: &impl Clock) -> Option<(Bth, Option<Ack>)> {
-        let (bth, ack) = rc.express_send(wqe, clock)?;
-        if ack.is_some() {
-            self.owing.store(false, Ordering::Relaxed);
-        }
-        Some((bth, ack))
     }
 
     /// Puts a message's payload and padding into their place; false if it cannot be read.
@@ -234,8 +247,8 @@ impl Qp {
         }
         let Some(recv_cookie) = recv.try_take() else { return Taken::Not };
         // It is the completion that tells the program of it, not the last byte.
-        let place = |memory: &UserMemory, at, range| express.copy_to(range, memory, at);
         let list = recv.list(recv_cookie);
+        let place = |memory: &UserMemory, at, range| express.copy_to(range, memory, at);
         if len > 0 && hands::stretches(mrs, self.pd, list, 0, len, true, place).is_err() {
             recv.put_back(recv_cookie);
             return Taken::Not;

@@ -36,7 +36,7 @@ impl From<MrFault> for RemoteFault {
 
 /// Calls `each` for every stretch of memory that bytes `offset..offset + len` of a list cover, with its region's
 /// memory, its offset there, and its place in `0..len`.
-#[inline]
+#[inline(always)]
 pub(super) fn stretches(
     mrs: &MrTable,
     pd: PdNumber,
@@ -55,6 +55,20 @@ pub(super) fn stretches(
         each(memory, at, 0..len);
         return Ok(());
     }
+    walk(mrs, pd, list, offset, len, write, each)
+}
+
+/// The same for any list.
+#[inline(never)]
+fn walk(
+    mrs: &MrTable,
+    pd: PdNumber,
+    list: &[ibv_sge],
+    offset: u32,
+    len: usize,
+    write: bool,
+    mut each: impl FnMut(&UserMemory, usize, std::ops::Range<usize>),
+) -> Result<(), LocalFault> {
     let mut skip = u64::from(offset);
     let mut done = 0;
     for sge in list {

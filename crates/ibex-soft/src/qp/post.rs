@@ -192,6 +192,7 @@ impl RecvPoster<'_> {
     /// # Errors
     /// An errno: `EINVAL` in RESET, with a shared receive queue, or for a list beyond the limit; `ENOMEM` if the queue is
     /// full.
+    #[inline]
     pub(crate) fn recv(&mut self, wr_id: u64, list: &[ibv_sge]) -> Result<(), i32> {
         if self.inner.proto.state() == QpState::Reset {
             return Err(libc::EINVAL);

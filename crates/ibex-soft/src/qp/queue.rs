@@ -196,7 +196,11 @@ impl SendQueue {
                 self.slots.put_inline(self.next, wr_id, len);
                 self.advance();
             }
-            _ => self.push(wr_id, payload),
+            Payload::Gather(list) => {
+                self.slots.put(self.next, wr_id, list);
+                self.advance();
+            }
+            Payload::Bind(_) => self.push(wr_id, payload),
         }
     }
 
