@@ -123,6 +123,8 @@ struct Sockets {
     hot: u32,
     /// Receives for which they are looked at seldom.
     direct: u32,
+    /// Receives for which the RoCE port is looked at first: a peer on another host answers there.
+    port: u32,
     /// Whether direct traffic comes in more than one burst at a time.
     streaming: bool,
     /// How direct traffic comes.
@@ -139,6 +141,7 @@ impl RxRing {
             quick: 0,
             hot: 0,
             direct: 0,
+            port: 0,
             streaming: false,
             crowd: Crowd::default(),
             pace: Pace::new(),
@@ -153,6 +156,7 @@ impl Sockets {
         self.quick = self.quick.wrapping_add(1);
         self.hot = self.hot.saturating_sub(1);
         self.direct = self.direct.saturating_sub(1);
+        self.port = self.port.saturating_sub(1);
         let every = if self.direct > 0 { OTHERS_SELDOM } else { OTHERS_EVERY };
         self.hot > 0 || self.quick.is_multiple_of(every)
     }
@@ -265,6 +269,16 @@ fn from_sockets(
 ) -> Received {
     let others_first = sockets.others_due();
     let mut total = Received::default();
+    if sockets.port > 0
+        && !others_first
+        && let Some(udp) = wire.holder()
+    {
+        total.add(eager(sockets, budget, |sockets| from_roce_port(wire, sockets, udp, sink)));
+        if total.packets > 0 {
+            sockets.port = STAY_HOT;
+            return total;
+        }
+    }
     if others_first {
         total.add(others(wire, sockets, budget, sink));
     }
@@ -276,18 +290,30 @@ fn from_sockets(
 }
 
 /// Direct traffic, from our own socket.
+fn direct(wire: &Wire, sockets: &mut Sockets, budget: usize, sink: &mut impl Sink) -> Received {
+    let received = eager(sockets, budget, |sockets| from_own(wire, sockets, sink));
+    if received.packets > 0 {
+        sockets.direct = STAY_DIRECT;
+    }
+    received
+}
+
+/// Bursts from one socket.
 ///
 /// A single packet is mostly the only one, as in every ping-pong (with the acknowledgement of the one before, it is two in
 /// one burst), and to ask for more would delay it; whether there tends to be more is found out now and then.
-fn direct(wire: &Wire, sockets: &mut Sockets, budget: usize, sink: &mut impl Sink) -> Received {
-    let Some(first) = from_own(wire, sockets, sink) else { return Received::default() };
-    sockets.direct = STAY_DIRECT;
+fn eager(
+    sockets: &mut Sockets,
+    budget: usize,
+    mut burst: impl FnMut(&mut Sockets) -> Option<usize>,
+) -> Received {
+    let Some(first) = burst(sockets) else { return Received::default() };
     if first <= 2 && !sockets.streaming && !sockets.quick.is_multiple_of(PROBE_EVERY) {
         return Received { packets: first, more: true, sockets: true };
     }
     let left = budget.saturating_sub(first.max(1));
     let mut bursts = 1;
-    let mut received = drain(left, || from_own(wire, sockets, sink).inspect(|_| bursts += 1));
+    let mut received = drain(left, || burst(sockets).inspect(|_| bursts += 1));
     sockets.streaming = bursts > 1 || received.more;
     received.packets += first;
     received
@@ -299,15 +325,19 @@ fn others(wire: &Wire, sockets: &mut Sockets, budget: usize, sink: &mut impl Sin
     for slot in wire.slots().iter() {
         total.add(drain(budget, || from_slot(wire, sockets, slot, sink)));
     }
-    if let Some(udp) = wire.holder() {
-        total.add(drain(budget, || from_roce_port(wire, sockets, udp, sink)));
-    }
     total.add(mailbox::receive(wire, budget, sink));
     if wire.host().is_some() {
         wire.attend_ready();
     }
     if total.packets > 0 {
         sockets.hot = STAY_HOT;
+    }
+    if let Some(udp) = wire.holder() {
+        let received = drain(budget, || from_roce_port(wire, sockets, udp, sink));
+        if received.packets > 0 {
+            sockets.port = STAY_HOT;
+        }
+        total.add(received);
     }
     total
 }
