@@ -95,8 +95,8 @@ const HEAD: &str = "# C programs on the software device\n\n\
       both directions.\n\
     - The exchanges do not part: who has everything leaves. Where rxe left and its last acknowledgement was lost, so that the\n  \
       device was told of an unanswered SEND, the case is run once more, and the run says so. So it is where `rping` left rxe\n  \
-      and the one packet that says so was lost: the kernel does not repeat it. A loss of this kind on the device's side is\n  \
-      no excuse.\n\
+      and the one packet that says so was lost, or `udaddy`'s server and its last answer: the kernel does not repeat it. A\n  \
+      loss of this kind on the device's side is no excuse.\n\
     - Device, GID, port and addresses are added to each line as the link needs them.\n\
     - perftest uses the extended calls (`ibv_wr_*`) with devices of three vendors only, and elsewhere the classic ones\n  \
       with or without `--use_old_post_send`; `ibv_rc_pingpong -N` uses the extended ones.\n\n";

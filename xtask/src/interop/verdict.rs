@@ -56,16 +56,26 @@ pub(super) fn peer_lost(client: &Ended) -> Verdict {
 /// The words of the exchanges when a SEND (`wr_id` 2) was repeated as often as agreed without an answer.
 const UNANSWERED: &str = "Failed status transport retry counter exceeded (12) for wr_id 2";
 
+/// What a client is told when nobody serves the datagram service that it asks for: the kernel's answer, status 1.
+const GONE: &str = "RDMA_CM_EVENT_UNREACHABLE, error: 1";
+
 /// Whether rxe's acknowledgement of the last message was lost. The exchanges do not part: who has received the last message
 /// and had its own acknowledged leaves at once, and takes its queue pair along. If its last acknowledgement was lost on the
 /// way, nobody answers what the other end repeats. So it is with rxe at both ends; there the end that stays repeats for ever.
 ///
 /// `rxe` must have finished with everything received and acknowledged, and `ibex` must have been told of an unanswered SEND.
 /// The other way round is no excuse: the software device says its last acknowledgement twice.
+///
+/// `udaddy` without messages is the same: its server leaves when it has answered the last of its clients' questions, and whoever
+/// lost an answer asks a service that is gone.
 pub(super) fn left_unheard(check: &Check, rxe: &Ended, ibex: &Ended) -> bool {
-    let Check::Pingpong { size, iters } = check else { return false };
-    let rxe_has_all = exited_well("rxe's end", rxe).and_then(|()| pingpong(rxe, *size, *iters)).is_ok();
-    let told = ibex.code.is_some_and(|code| code != 0) && ibex.output.contains(UNANSWERED);
+    let (done, words) = match check {
+        Check::Pingpong { size, iters } => (pingpong(rxe, *size, *iters), UNANSWERED),
+        Check::BothSay(text) => (has(rxe, text), GONE),
+        _ => return false,
+    };
+    let rxe_has_all = exited_well("rxe's end", rxe).and(done).is_ok();
+    let told = ibex.code.is_some_and(|code| code != 0) && ibex.output.contains(words);
     rxe_has_all && told && !ibex.output.contains("invalid data")
 }
 
@@ -206,6 +216,12 @@ mod tests {
         let receive = ended(Some(1), &told.output.replace("wr_id 2", "wr_id 1"));
         assert!(!left_unheard(&check, &left, &receive));
         assert!(!left_unheard(&check, &left, &ended(None, &told.output)));
+        let asks = Check::BothSay("return status 0");
+        let gone = ended(Some(1), "udaddy: event: RDMA_CM_EVENT_UNREACHABLE, error: 1\n");
+        assert!(left_unheard(&asks, &ended(Some(0), "return status 0\n"), &gone));
+        assert!(!left_unheard(&asks, &ended(Some(1), "return status 0\n"), &gone), "rxe has failed");
+        assert!(!left_unheard(&asks, &ended(Some(0), ""), &gone), "rxe has not answered all");
+        assert!(!left_unheard(&asks, &gone, &ended(Some(0), "return status 0\n")), "ours may not");
     }
 
     #[test]

@@ -238,17 +238,23 @@ impl Cm {
         }
     }
 
-    /// The host ends at once. Every connection is released, and every wish to part that nobody has answered is said once more:
-    /// nobody will be there to repeat it, and a peer whose copy was lost would wait for ever.
+    /// The host ends at once. Every connection is released, and what was said last is said once more, a wish to part that nobody
+    /// has answered and answers that are remembered: nobody will be there to repeat them, and a peer whose copy was lost would
+    /// wait for ever.
     pub fn part(&mut self, now: Nanos) {
         let ids: Vec<CommId> = self.table.ids().collect();
         for id in ids {
             self.release(now, ConnId(id));
-            let unanswered = self.table.get(id).filter(|conn| conn.state == ConnState::DreqSent);
-            if let Some(mad) = unanswered.and_then(|conn| Some(*conn.repeat.as_ref()?.mad)) {
+            let last = self.table.get(id).and_then(|conn| match conn.state {
+                ConnState::DreqSent => Some(*conn.repeat.as_ref()?.mad),
+                ConnState::Timewait => conn.answer.as_deref().copied(),
+                _ => None,
+            });
+            if let Some(mad) = last {
                 self.transmit_on(id, mad);
             }
         }
+        self.repeat_answers();
     }
 
     fn detach(&mut self, id: CommId) {

@@ -156,6 +156,21 @@ impl Cm {
         Ok(())
     }
 
+    /// Says every answer that is remembered once more.
+    pub(super) fn repeat_answers(&mut self) {
+        let answers: Vec<_> = self
+            .sidrs
+            .values()
+            .filter_map(|sidr| match &sidr.role {
+                Role::Answered { mad, .. } => Some((sidr.local, sidr.remote, **mad)),
+                _ => None,
+            })
+            .collect();
+        for (local, remote, mad) in answers {
+            self.transmit(local, remote, mad);
+        }
+    }
+
     /// The host has no more use for a resolution: one that was asked is forgotten, one to be answered is refused. No more
     /// events of it come, but those queued already.
     pub fn sidr_release(&mut self, now: Nanos, sidr: SidrId) {

@@ -142,7 +142,7 @@ fn who_leaves_at_once_is_heard_although_one_datagram_is_lost() {
         let told = pair.b.poll_event();
         assert!(matches!(told, Some(Event::DisconnectRequested { conn, .. }) if conn == b), "{told:?}");
     }
-    // What has been answered is not said again.
+    // What has been answered is not said again, but the answer is.
     let mut pair = Pair::new();
     let (a, b) = pair.established();
     pair.a.disconnect(pair.now, a, &[]).expect("it is established");
@@ -151,6 +151,8 @@ fn who_leaves_at_once_is_heard_although_one_datagram_is_lost() {
     pair.deliver();
     pair.a.part(pair.now);
     assert!(pair.sent_a().is_empty());
+    pair.b.part(pair.now);
+    assert_eq!(pair.sent_b().len(), 1);
 }
 
 #[test]

@@ -70,6 +70,22 @@ fn one_question_one_answer() {
 }
 
 #[test]
+fn who_leaves_at_once_answers_once_more() {
+    let mut pair = pair();
+    let asked = pair.a.sidr_request(pair.now, &question()).expect("it may be asked");
+    let req = only(&pair.sent_a());
+    pair.at_b(&req);
+    let Some(Event::SidrRequest { sidr, .. }) = pair.b.poll_event() else { panic!("a question") };
+    pair.b.sidr_reply(pair.now, sidr, &answer()).expect("it was asked");
+    // The answer is lost.
+    assert_eq!(pair.sent_b().len(), 1);
+    pair.b.part(pair.now);
+    pair.deliver();
+    let told = pair.a.poll_event();
+    assert!(matches!(told, Some(Event::SidrReply { sidr, .. }) if sidr == asked), "{told:?}");
+}
+
+#[test]
 fn refusals() {
     let mut pair = pair();
     let mut elsewhere = question();
