@@ -3,10 +3,15 @@
 
 #![no_main]
 
-use ibex_wire::mad::{CmaHeader, Mad, Route};
+use ibex_wire::mad::{CmaHeader, Likeness, Mad, Route};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
+    if let Ok(bytes) = bytes.try_into()
+        && let Some(likeness) = Likeness::parse(bytes)
+    {
+        assert_eq!(Likeness::parse(&likeness.to_bytes()), Some(likeness));
+    }
     if let Ok(mad) = Mad::parse(bytes) {
         assert!(Route::of(bytes).is_ok());
         assert_eq!(Mad::parse(&mad.to_bytes()), Ok(mad), "what was understood is written the same way again");

@@ -6,6 +6,7 @@
 //!   panics; unknown values in fields are kept as they are.
 //! - [`CmaHeader`] is what services of `librdmacm` put in front of private data.
 //! - [`Route`] says whom a datagram is for, for those that only pass it on.
+//! - [`Likeness`] is of a class of its own: by it software devices of ibex know each other.
 //!
 //! Not here: alternate paths (LAP, APR), and what messages mean (`ibex_proto::cm`).
 //!
@@ -16,6 +17,7 @@ mod cma;
 mod drep;
 mod dreq;
 mod header;
+mod likeness;
 mod mra;
 mod numbers;
 mod private;
@@ -33,6 +35,7 @@ pub use cma::{CmaError, CmaHeader};
 pub use drep::Drep;
 pub use dreq::Dreq;
 pub use header::{AttrId, MadHeader};
+pub use likeness::Likeness;
 pub use mra::Mra;
 pub use numbers::{
     CommId, Gid, Guid, PortSpace, RejectReason, ServiceId, SidrStatus, TransportService, Which,
