@@ -36,10 +36,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ibex_proto::Nanos;
 use ibex_proto::cm::{Cm, CmConfig, ConnId, Disconnect, Event, ListenerId, SidrId, Transmit};
-use ibex_wire::mad::{GSI_QKEY, Gid, Guid, MAD_LEN, PortSpace, Route, ServiceId};
-use ibex_wire::{Bth, Deth, Header as _, Opcode, Packet, Psn, Qpn};
+use ibex_wire::mad::{Gid, Guid, MAD_LEN, PortSpace, Route, ServiceId};
+use ibex_wire::{Packet, Qpn};
 
 use crate::device;
+use crate::net::management::{self, PACKET, QPN};
 use crate::net::{Peer, TxBatch, Wire, qpn, random};
 use crate::nic::Nic;
 
@@ -48,12 +49,6 @@ pub(crate) use event::{Channel, Queued, What};
 pub(crate) use id::{Id, Options, Phase};
 use kept::{Kept, Receiver, Tried};
 use ports::Ports;
-
-/// The queue pair of management datagrams.
-pub(crate) const QPN: u32 = 1;
-
-/// Bytes of a management datagram as a packet.
-const PACKET: usize = Bth::LEN + Deth::LEN + MAD_LEN;
 
 /// Datagrams that may wait to be looked at: a round of the engine brings no more than that.
 const INBOX: usize = 1024;
@@ -161,14 +156,11 @@ impl Service {
     /// Takes a packet for queue pair 1, to be looked at by [`Service::work`]. What is no management datagram, or has not
     /// the key of that queue pair, is dropped (IBTA 9.6.1.5.3); so is what comes too fast.
     pub(crate) fn deliver(&self, source: IpAddr, bytes: &[u8], packet: &Packet<'_>) {
-        let Some(deth) = packet.deth() else { return };
-        if packet.opcode() != Opcode::UD_SEND_ONLY || deth.qkey != GSI_QKEY {
-            return;
-        }
+        let Some((_, from_qpn)) = management::open(packet) else { return };
         let Ok(packet) = <&[u8; PACKET]>::try_from(bytes) else { return };
         let mut inbox = self.inbox();
         if inbox.len() < INBOX {
-            let (from, from_qpn) = (Gid::from(source), deth.src_qpn);
+            let from = Gid::from(source);
             inbox.push(Letter { from, to: self.address, from_qpn, packet: Box::new(*packet) });
             self.mail.store(true, Ordering::Release);
         }
@@ -287,7 +279,7 @@ impl Inner {
         // The program's address was checked when it was resolved; a peer's came from a packet.
         let Some(address) = device::address_of(transmit.remote.0, own) else { return };
         self.psn = self.psn.wrapping_add(1);
-        let packet = packet(self.psn, &transmit.mad);
+        let packet = management::packet(self.psn, &transmit.mad);
         if address != own {
             outgoing.push(Outgoing { to: Peer { address, qpn: QPN }, packet });
             return;
@@ -493,18 +485,6 @@ fn push(id: &Arc<Id>, what: What) {
         _ => {}
     }
     id.channel().push(Queued { id: id.clone(), what });
-}
-
-/// A datagram as a packet.
-fn packet(psn: u32, mad: &[u8; MAD_LEN]) -> [u8; PACKET] {
-    let mut packet = [0; PACKET];
-    let bth = Bth::new(Opcode::UD_SEND_ONLY, Qpn::new(QPN), Psn::new(psn));
-    let deth = Deth { qkey: GSI_QKEY, src_qpn: Qpn::new(QPN) };
-    // `PACKET` is the sum of the three.
-    if let Some(rest) = bth.put(&mut packet).and_then(|rest| deth.put(rest)) {
-        rest.copy_from_slice(mad);
-    }
-    packet
 }
 
 /// Sends over the network, by a transmit buffer of the NIC's.

@@ -70,6 +70,8 @@ counters! {
     learned,
     /// Ports of peers on this address forgotten.
     forgotten,
+    /// Devices at other addresses that turned out to be like this one.
+    acquainted,
 }
 
 /// One counter.

@@ -1,6 +1,6 @@
 //! Short messages to devices like this one: the packet of a SEND, and beside it the acknowledgement that its sender owes.
 //!
-//! Owns their forms: what a link in shared memory brings ([`crate::host`]), and a datagram to another process of this address
+//! Owns their forms: what a link in shared memory brings ([`crate::host`]), and a datagram over a line
 //! ([`super::lines`]), whose opcode is one of those that IBTA 9.2.1 leaves to manufacturers:
 //!
 //! ```text
@@ -10,7 +10,7 @@
 //! In shared memory the acknowledgement may be that of another queue pair, which is named there; in a datagram it is that of
 //! the queue pair that sends. It is a bit that says that there is one, the number up to which all has been executed, and the AETH
 //! of a packet of its own. Does not own when messages go this way ([`crate::qp`]), nor what they do (`ibex-proto`). A device
-//! that is not like this one never gets such a datagram, and would drop it.
+//! that is not known to be like this one is not sent such a datagram, and would drop it.
 
 use std::ops::Range;
 
@@ -25,6 +25,9 @@ pub(crate) const MOST: usize = 480;
 
 /// A SEND in one packet, with an acknowledgement beside it.
 const WITH_ACK: Opcode = Opcode(0xc0 | Opcode::RC_SEND_ONLY.0);
+
+/// The bit by which devices tell each other that they understand it ([`super::abroad`]).
+pub(super) const FORM: u8 = 1;
 
 /// Bytes of the word beside the packet.
 const BESIDE: usize = 8;

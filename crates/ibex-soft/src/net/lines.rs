@@ -1,18 +1,21 @@
-//! Connected sockets to other processes of this address: lines.
+//! Ways to devices like this one: lines.
 //!
-//! Owns which processes have one: those that queue pairs of ours send to by UDP and keep it for. A line only sends: everything is received by the link's own socket, to which the sender's port
-//! is but a part of what the ICRC covers. A connected IPv4 socket numbers its datagrams from a random start, which the ICRC
+//! Owns which there are: to the processes of this address that queue pairs of ours send to by UDP and keep a line for, and in the same way to
+//! other addresses where such a device is ([`super::abroad`]). A line only sends: everything is received by the link's own socket, to which the sender's port
+//! is but a part of what the ICRC covers.
+//!
+//! On this address it is a connected socket. A connected IPv4 socket numbers its datagrams from a random start, which the ICRC
 //! covers, too, and neither end can see: on a line both compute it as though the numbers were 0, 1, 2, … within each batch, as
 //! they are without. What travels so is between two ports of this device, on one address, and never seen by a device that knows
-//! better; for all others there is the unconnected socket.
+//! better. To other addresses, where it may be seen, all goes by the link's unconnected socket.
 //!
 //! A forked child may keep its copies: they hold up nobody, having no name that anybody knows.
 //!
 //! Read first: connect(2) on datagram sockets, udp(7).
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ibex_wire::icrc::Flow;
@@ -20,18 +23,20 @@ use ibex_wire::icrc::Flow;
 use super::tx::patiently;
 use super::udp::{Target, Udp};
 
-/// Lines at most, which bounds descriptors; what goes to other processes goes without.
+/// Lines at most, which bounds descriptors and the search; what goes to others goes without.
 const MOST: usize = 64;
 
-/// A socket that sends to one process; it lasts as long as a queue pair keeps it.
+/// A way to one process, or to whoever holds the RoCE port of another address; it lasts as long as a queue pair keeps it.
 #[derive(Debug)]
 pub(crate) struct Line {
-    pub(super) udp: Udp,
+    pub(super) udp: Arc<Udp>,
     /// Its own address.
     pub(super) from: SocketAddr,
     to: SocketAddr,
     target: Target,
     flow: Flow,
+    /// Whether it is no longer known that such a device is there.
+    ended: AtomicBool,
     changes: Arc<AtomicU32>,
 }
 
@@ -40,6 +45,12 @@ impl Line {
     #[inline]
     pub(super) fn port(&self) -> u16 {
         self.to.port()
+    }
+
+    /// Whether it goes to another address, this one, and may be used.
+    #[inline]
+    pub(super) fn leads_to(&self, address: IpAddr) -> bool {
+        self.to.ip() == address && !self.ended.load(Ordering::Relaxed)
     }
 
     /// Sends one packet, which has room for its ICRC behind it.
@@ -78,12 +89,12 @@ impl Lines {
         find(&self.lines.lock().unwrap_or_else(PoisonError::into_inner), to)
     }
 
-    /// The line to `to`, made from the `address` of `own` if there is none yet, asking for `buffer` bytes. `None` if there are
-    /// too many, or none can be made.
+    /// The line to `to`, made from the `address` of `own` if there is none yet, asking for `buffer` bytes if that takes a socket.
+    /// `None` if there are too many, or none can be made.
     pub(super) fn open(
         &self,
-        own: &Udp,
-        mut address: SocketAddr,
+        own: &Arc<Udp>,
+        address: SocketAddr,
         to: SocketAddr,
         buffer: usize,
     ) -> Option<Arc<Line>> {
@@ -95,20 +106,53 @@ impl Lines {
         if lines.len() == MOST {
             return None;
         }
-        address.set_port(0);
-        let udp = Udp::connect(address, to, buffer).ok()?;
-        // A thread of the program's may have gone into another namespace since, where `to` is somebody else, or nobody.
-        if udp.network() != own.network() {
-            return None;
-        }
-        address.set_port(udp.port());
-        let flow = Flow::new(address, to)?;
+        let (udp, from) = if to.ip() == address.ip() {
+            connected(own, address, to, buffer)?
+        } else {
+            (own.clone(), address)
+        };
+        let flow = Flow::new(from, to)?;
         let (target, changes) = (Target::new(to), self.changes.clone());
-        let line = Arc::new(Line { udp, from: address, to, target, flow, changes });
+        let line = Arc::new(Line { udp, from, to, target, flow, ended: false.into(), changes });
         lines.push(Arc::downgrade(&line));
-        self.changes.fetch_add(1, Ordering::Relaxed);
+        self.note_change();
         Some(line)
     }
+
+    /// Ends the lines to an address: they are not used again.
+    pub(super) fn end(&self, address: IpAddr) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.retain(|line| {
+            let Some(line) = line.upgrade() else { return false };
+            let ends = line.to.ip() == address;
+            line.ended.store(ends, Ordering::Relaxed);
+            !ends
+        });
+        drop(lines);
+        self.note_change();
+    }
+
+    /// Has everybody look anew which lines there are, or could be.
+    pub(super) fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A socket to another process of this address, and its own address.
+fn connected(
+    own: &Udp,
+    mut address: SocketAddr,
+    to: SocketAddr,
+    buffer: usize,
+) -> Option<(Arc<Udp>, SocketAddr)> {
+    address.set_port(0);
+    let udp = Udp::connect(address, to, buffer).ok()?;
+    // A thread of the program's may have gone into another namespace since, where `to` is somebody else, or nobody.
+    if udp.network() != own.network() {
+        return None;
+    }
+    address.set_port(udp.port());
+    Some((Arc::new(udp), address))
 }
 
 fn find(lines: &[Weak<Line>], to: SocketAddr) -> Option<Arc<Line>> {
@@ -128,7 +172,7 @@ mod tests {
     #[test]
     fn a_line_is_shared_and_lasts_as_long_as_it_is_kept_and_their_number_is_bounded() {
         let lines = Lines::default();
-        let own = Udp::bind(local(0), 1 << 16).unwrap();
+        let own = Arc::new(Udp::bind(local(0), 1 << 16).unwrap());
         let open = |port| lines.open(&own, local(0), local(port), 1 << 16);
         assert!(lines.find(local(9)).is_none());
         let first = open(9).unwrap();
@@ -151,7 +195,7 @@ mod tests {
         let peer = UdpSocket::bind(local(0)).unwrap();
         let to = peer.local_addr().unwrap();
         let lines = Lines::default();
-        let own = Udp::bind(local(0), 1 << 16).unwrap();
+        let own = Arc::new(Udp::bind(local(0), 1 << 16).unwrap());
         let line = lines.open(&own, local(0), to, 1 << 16).unwrap();
         let send = |byte: u8| line.udp.send(&Target::new(to), &[byte], 1);
         drop(peer);
@@ -162,5 +206,23 @@ mod tests {
         let mut byte = [0];
         assert_eq!(peer.recv_from(&mut byte).unwrap(), (1, line.from));
         assert_eq!(byte, [4]);
+    }
+
+    #[test]
+    fn a_line_to_another_address_shares_the_socket_and_ends_when_nothing_is_known_of_it() {
+        let there = SocketAddr::from(([127, 0, 0, 9], 4791));
+        let lines = Lines::default();
+        let own = Arc::new(Udp::bind(local(0), 1 << 16).unwrap());
+        let (near, far) = (lines.open(&own, local(own.port()), local(9), 1 << 16), || {
+            lines.open(&own, local(own.port()), there, 1 << 16).unwrap()
+        });
+        let line = far();
+        assert!(Arc::ptr_eq(&line.udp, &own) && line.from == local(own.port()));
+        assert!(line.leads_to(there.ip()) && !line.leads_to(line.from.ip()));
+        let changes = lines.changes();
+        lines.end(there.ip());
+        assert!(!line.leads_to(there.ip()) && lines.find(there).is_none() && lines.changes() != changes);
+        assert!(near.unwrap().leads_to(line.from.ip()));
+        assert!(far().leads_to(there.ip()), "another");
     }
 }

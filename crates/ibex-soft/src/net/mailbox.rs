@@ -19,6 +19,7 @@ use socket2::SockRef;
 
 use super::forward::{HEADER, Header, Kind, abstract_address};
 use super::interest::Interest;
+use super::management;
 use super::qpn;
 use super::rx::{Datagram, Received, Sink};
 use super::wire::Wire;
@@ -171,5 +172,5 @@ pub(super) fn receive(wire: &Wire, budget: usize, sink: &mut impl Sink) -> Recei
 
 /// Whether these bytes are a packet for queue pair 1.
 fn is_management(packet: &[u8]) -> bool {
-    packet.len() >= ibex_wire::Bth::LEN && qpn::destination(packet) == 1
+    packet.len() >= ibex_wire::Bth::LEN && qpn::destination(packet) == management::QPN
 }

@@ -19,7 +19,8 @@
 //!
 //! * Peers of one user on the same address attach to each other when they learn each other's port, and exchange packets
 //!   through shared memory from then on ([`crate::host`]), as does a process with itself. Packets there have no ICRC.
-//! * Between peers on the same address an acknowledgement may travel beside a short message, in one datagram ([`express`]).
+//! * Devices like this one at other addresses are told from others by a question ([`abroad`]).
+//! * To devices like this one an acknowledgement may travel beside a short message, in one datagram ([`express`]).
 //!
 //! # Order of calls
 //!
@@ -38,6 +39,7 @@
 //!
 //! Read first: IBTA annex A17 (RoCEv2), udp(7), unix(7).
 
+mod abroad;
 mod config;
 mod counters;
 mod crowd;
@@ -51,6 +53,7 @@ mod ifaddr;
 mod interest;
 mod lines;
 mod mailbox;
+pub(crate) mod management;
 mod neighbours;
 mod pace;
 mod pcap;

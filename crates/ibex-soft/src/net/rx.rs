@@ -16,6 +16,7 @@ use super::crowd::Crowd;
 use super::express::Express;
 use super::forward::{HEADER, Header, Kind};
 use super::mailbox;
+use super::management;
 use super::pace::Pace;
 use super::qpn;
 use super::slot::Slot;
@@ -45,9 +46,6 @@ const BACKLOG: usize = 4096;
 
 /// Receives between two that look for a second burst behind a single packet.
 const PROBE_EVERY: u32 = 16;
-
-/// The queue pair of management datagrams.
-const MANAGEMENT: u32 = 1;
 
 /// Flows remembered: as many senders can be active without their prefix being hashed anew.
 const FLOWS: usize = 16;
@@ -378,7 +376,7 @@ fn from_own(wire: &Wire, sockets: &mut Sockets, sink: &mut impl Sink) -> Option<
             let slot = qpn::slot(qpn::destination(packet));
             // Management datagrams name no slot; who is on this address sends them here directly.
             if slot == 0 || wire.is_own(slot) {
-                inspector.hand_over(Datagram { source: burst.source, packet }, sink);
+                inspector.hand_over_from(&burst, packet, sink);
             } else {
                 wire.counters().rx_stray.add(1);
             }
@@ -410,7 +408,7 @@ fn from_roce_port(wire: &Wire, sockets: &mut Sockets, udp: &Udp, sink: &mut impl
         } else {
             inspector.expect(index as u16);
             if let Some(packet) = inspector.open(sealed) {
-                inspector.hand_over(Datagram { source: burst.source, packet }, sink);
+                inspector.hand_over_from(&burst, packet, sink);
             }
         }
     }
@@ -480,7 +478,7 @@ fn from_slot(wire: &Wire, sockets: &mut Sockets, slot: &Slot, sink: &mut impl Si
                 if header.kind == Kind::Local { inspector.check(bytes) } else { inspector.open(bytes) };
             if let Some(packet) = packet {
                 // Who is on this address speaks for it only; a management datagram may be one that was passed on.
-                let relayed = header.kind == Kind::Foreign || qpn::destination(packet) == MANAGEMENT;
+                let relayed = header.kind == Kind::Foreign || qpn::destination(packet) == management::QPN;
                 if relayed || header.source == wire.address() {
                     inspector.hand_over(Datagram { source: header.source, packet }, sink);
                 } else {
@@ -559,6 +557,15 @@ impl<'a> Inspector<'a> {
             self.wire.counters().rx_malformed.add(1);
         }
         sound.then_some(packet)
+    }
+
+    /// Hands over a packet that came by UDP, unless the link itself is meant.
+    #[inline]
+    fn hand_over_from(&mut self, burst: &Burst, packet: &[u8], sink: &mut impl Sink) {
+        let managed = qpn::destination(packet) == management::QPN && burst.source != self.wire.address();
+        if !managed || !self.wire.acquaint(SocketAddr::new(burst.source, burst.port), packet) {
+            self.hand_over(Datagram { source: burst.source, packet }, sink);
+        }
     }
 
     fn hand_over(&mut self, datagram: Datagram<'_>, sink: &mut impl Sink) {

@@ -84,8 +84,8 @@ pub(crate) struct TxBatch {
     stalled: bool,
     /// [`super::lines::Lines::changes`] when the path was prepared.
     changes: u32,
-    /// Whether the path, just prepared, might be a line and there is none.
-    lineless: bool,
+    /// Whether the path is, or might be, a line.
+    lined: bool,
 }
 
 impl TxBatch {
@@ -102,7 +102,7 @@ impl TxBatch {
             closed: false,
             stalled: false,
             changes: 0,
-            lineless: false,
+            lined: false,
         }
     }
 
@@ -116,12 +116,12 @@ impl TxBatch {
     /// If `write` claims more bytes than it was given, or fewer than a BTH.
     pub(crate) fn push(&mut self, wire: &Wire, to: Peer, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
         let route = wire.route(to);
-        let changes = wire.lines().changes();
+        let changes = wire.line_changes();
         if route != self.route || changes != self.changes {
             self.flush(wire);
             self.path = Path::new(wire, route);
             (self.route, self.changes) = (route, changes);
-            self.lineless = matches!((&self.path, route), (Path::Udp(_, _, None), Route::Udp(to)) if wire.may_have_line(to));
+            self.lined = matches!(route, Route::Udp(to) if wire.may_have_line(to));
         }
         if let Path::Host(_) = &self.path {
             return self.push_record(wire, write);
@@ -196,17 +196,15 @@ impl TxBatch {
         std::mem::take(&mut self.stalled)
     }
 
-    /// Whether, since this was last asked, packets were collected for a process to which a line could be opened:
-    /// [`Wire::line`].
+    /// Whether there is, or could be opened, a line to the peer of the last packet: [`Wire::line`].
     #[inline]
-    pub(crate) fn take_lineless(&mut self) -> bool {
-        std::mem::take(&mut self.lineless)
+    pub(crate) fn is_lined(&self) -> bool {
+        self.lined
     }
 
     /// Makes it as good as new, for another user: what was not sent is forgotten, and so is a link that is down.
     pub(crate) fn reset(&mut self) {
         (self.count, self.end, self.segment, self.closed, self.stalled) = (0, 0, 0, false, false);
-        self.lineless = false;
         if matches!(&self.path, Path::Host(link) if link.is_down()) {
             (self.route, self.path) = (Route::Slot(0), Path::None);
         }

@@ -14,6 +14,7 @@ use ibex_proto::Ack;
 use ibex_wire::Bth;
 use socket2::SockRef;
 
+use super::abroad::Abroad;
 use super::config::{self, Config, LinkChoice};
 use super::counters::{Counters, Snapshot};
 use super::disarm::Dead;
@@ -29,7 +30,7 @@ use super::pcap::Capture;
 use super::qpn;
 use super::rx::{self, Datagram, Received, RxRing, Scan, Sink};
 use super::slot::{Slot, Slots};
-use super::tx::{self, Path, Peer, Route};
+use super::tx::{self, MAX_PACKET, Path, Peer, Route};
 use super::udp::{MAX_SEGMENTS, Udp};
 use crate::host::{self, Change, Doze, Host, Letter, Link, LinkId, Sent};
 use crate::oneside::{OneSide, View};
@@ -86,7 +87,8 @@ pub(crate) struct Wire {
     injector: Option<Mutex<Injector>>,
     capture: Option<Capture>,
     /// Whether packets for other hosts, or from them, are to be expected: a queue pair has a peer there.
-    abroad: AtomicBool,
+    travels: AtomicBool,
+    abroad: Abroad,
     /// Whether something was sent by a socket since last asked.
     warm: AtomicBool,
     /// Memory shared with other processes; `None` if that may not be.
@@ -99,16 +101,19 @@ pub(crate) struct Wire {
 /// Writes what comes from other addresses to the capture, before it goes on.
 struct Captured<'a, S> {
     wire: &'a Wire,
-    capture: &'a Capture,
     sink: &'a mut S,
 }
 
 impl<S: Sink> Sink for Captured<'_, S> {
     fn datagram(&mut self, datagram: Datagram<'_>) {
-        let wire = self.wire;
-        if datagram.source != wire.address() {
-            let (from, to) = (wire.roce_address(datagram.source), wire.roce_address(wire.address()));
-            self.capture.unsealed(from, to, datagram.packet);
+        if datagram.source != self.wire.address() {
+            match Express::of_packet(datagram.packet).filter(|express| express.packets() > 1) {
+                // Nobody else knows the form.
+                Some(express) => express.unpack(&mut [0; MAX_PACKET], |packet| {
+                    self.wire.capture_from(datagram.source, packet);
+                }),
+                None => self.wire.capture_from(datagram.source, datagram.packet),
+            }
         }
         self.sink.datagram(datagram);
     }
@@ -147,7 +152,8 @@ impl Wire {
             interest.add(host.bell_fd()).map_err(NetError::io("watch the bell"))?;
         }
         let wire = Self {
-            abroad: AtomicBool::new(false),
+            travels: AtomicBool::new(false),
+            abroad: Abroad::default(),
             warm: AtomicBool::new(false),
             host,
             own_address: config.socket_address(address, own.port()),
@@ -226,16 +232,16 @@ impl Wire {
         self.slots.free(qpn);
     }
 
-    /// Asks a peer on this address for its UDP port. Call it when a queue pair learns its destination,
-    /// so that the first packet need not ask, and when one retransmits by timeout: the slot may have
-    /// another owner now. A known port stays in use until the owner tells another, or turns out to be
-    /// gone. At most one system call, at most one a millisecond per slot asked.
+    /// Asks a peer on this address for its UDP port, and one on another whether it is a device like this. Call it when a queue
+    /// pair learns its destination, so that the first packet need not ask. A known port stays in use until the owner tells
+    /// another, or turns out to be gone. At most one system call, at most one a millisecond per slot asked.
     pub(crate) fn hello(&self, peer: Peer) {
         if peer.address != self.address() {
-            self.abroad.store(true, Ordering::Relaxed);
+            self.travels.store(true, Ordering::Relaxed);
+            return self.ask_abroad(peer.address);
         }
         let slot = qpn::slot(peer.qpn);
-        let local = peer.address == self.address() && slot != 0 && !self.is_own(slot);
+        let local = slot != 0 && !self.is_own(slot);
         if let Some(first) = self.slots.first()
             && local
             && self.may_ask(slot)
@@ -243,6 +249,14 @@ impl Wire {
             // A full queue will be asked again by the first packet.
             let _ = self.greet(first, slot, true);
         }
+    }
+
+    /// [`Wire::hello`] to a peer that is silent: its slot may have another owner now, its address another device.
+    pub(crate) fn doubt(&self, peer: Peer) {
+        if peer.address != self.address() {
+            self.doubt_abroad(peer.address);
+        }
+        self.hello(peer);
     }
 
     /// Receives up to about `budget` packets from each socket (what the kernel coalesced is not split)
@@ -254,8 +268,10 @@ impl Wire {
         budget: usize,
         sink: &mut impl Sink,
     ) -> Received {
-        let Some(capture) = &self.capture else { return rx::recv(self, ring, scan, budget, sink) };
-        rx::recv(self, ring, scan, budget, &mut Captured { wire: self, capture, sink })
+        if !self.captures() {
+            return rx::recv(self, ring, scan, budget, sink);
+        }
+        rx::recv(self, ring, scan, budget, &mut Captured { wire: self, sink })
     }
 
     /// The descriptors to watch for POLLIN, level-triggered: one is readable when [`Wire::recv`] with
@@ -363,12 +379,12 @@ impl Wire {
         address
     }
 
-    /// A line to the process of a queue pair, if packets for it go to its port; it lasts as long as somebody keeps it. The
-    /// batch that asked for it uses it from then on.
+    /// A line to a queue pair, if packets for it go to the port of another process of ours, or to a device at another address
+    /// that is known to be like this one; it lasts as long as somebody keeps it. The batch that asked for it uses it from then on.
     pub(crate) fn line(&self, to: Peer) -> Option<Arc<Line>> {
         match self.route(to) {
             Route::Udp(address) if self.may_have_line(address) => {
-                self.lines.open(self.own(), self.own_address, address, self.config.buffer)
+                self.lines.open(&self.own, self.own_address, address, self.config.buffer)
             }
             _ => None,
         }
@@ -377,10 +393,11 @@ impl Wire {
     /// Whether packets to `to` go by `line`, now.
     #[inline]
     pub(crate) fn goes_by(&self, line: &Line, to: Peer) -> bool {
+        if to.address != self.address() {
+            return line.leads_to(to.address);
+        }
         let slot = qpn::slot(to.qpn);
-        to.address == self.address()
-            && self.link_of(slot).is_none()
-            && self.port_of(slot) == Some(line.port())
+        self.link_of(slot).is_none() && self.port_of(slot) == Some(line.port())
     }
 
     /// Sends a short message, `len` bytes with its padding, past any batch: what was collected for its queue pair before must
@@ -405,9 +422,23 @@ impl Wire {
         }
     }
 
-    /// Whether there may be a line to `address`: another process of ours. Delayed packets all leave by our own socket.
+    /// Whether there may be a line to `address`. Delayed packets all leave by our own socket.
     pub(super) fn may_have_line(&self, address: SocketAddr) -> bool {
-        address.ip() == self.address() && address.port() != self.config.port && self.injector.is_none()
+        let has = match address.ip() == self.address() {
+            true => address.port() != self.config.port,
+            false => self.abroad.is_like(address.ip()),
+        };
+        has && self.injector.is_none()
+    }
+
+    pub(super) fn abroad(&self) -> &Abroad {
+        &self.abroad
+    }
+
+    /// A number that is another one when lines have come or gone, or may now be had.
+    #[inline]
+    pub(crate) fn line_changes(&self) -> u32 {
+        self.lines.changes()
     }
 
     pub(super) fn lines(&self) -> &Lines {
@@ -456,6 +487,13 @@ impl Wire {
         }
     }
 
+    /// Writes a packet that came from another address to the capture, if there is one.
+    pub(super) fn capture_from(&self, source: IpAddr, packet: &[u8]) {
+        if let Some(capture) = &self.capture {
+            capture.unsealed(self.roce_address(source), self.roce_address(self.address()), packet);
+        }
+    }
+
     pub(super) fn stop_segmenting(&self) {
         self.segmenting.store(false, Ordering::Relaxed);
     }
@@ -475,7 +513,7 @@ impl Wire {
         if warm {
             self.warm.store(false, Ordering::Relaxed);
         }
-        warm || self.abroad.load(Ordering::Relaxed)
+        warm || self.travels.load(Ordering::Relaxed)
     }
 
     /// Memory shared with others.
@@ -680,7 +718,7 @@ impl Wire {
     }
 
     /// Milliseconds since the link was opened, never 0. Wraps after 49 days; then one question may come early.
-    fn age(&self) -> u32 {
+    pub(super) fn age(&self) -> u32 {
         (self.opened.elapsed().as_millis() as u32).wrapping_add(1).max(1)
     }
 

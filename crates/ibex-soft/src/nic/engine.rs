@@ -12,10 +12,10 @@ use ibex_wire::{Opcode, Packet, Pkey};
 
 use super::fetch::Ahead;
 use super::{Nic, QpTable};
-use crate::cm;
 use crate::host::Link;
 use crate::mr::MrTable;
 use crate::net::express::{Beside, Express};
+use crate::net::management;
 use crate::net::{Datagram, MAX_PACKET, Received, RxRing, Scan, Sink, TxBatch};
 use crate::qp::{Qp, Taken};
 
@@ -183,7 +183,7 @@ impl Intake<'_, '_> {
         let nic = self.means.nic;
         // What does not parse, or is for nobody, is dropped: IBTA 9.6.1 answers nothing there.
         let Ok(packet) = Packet::parse(bytes) else { return };
-        if packet.bth().dest_qpn.get() == cm::QPN {
+        if packet.bth().dest_qpn.get() == management::QPN {
             nic.cm.deliver(source, bytes, &packet);
             return;
         }
@@ -286,8 +286,7 @@ impl Sink for Intake<'_, '_> {
         let Datagram { source, packet } = datagram;
         let Some(mut express) = Express::of_packet(packet) else { return self.packet(source, packet) };
         let alone = express.packets() == 1;
-        // Only devices like this one say more.
-        if !alone && source != self.means.nic.wire.address() || self.message(source, &mut express) {
+        if self.message(source, &mut express) {
             return;
         }
         if alone { self.packet(source, packet) } else { self.unpack(source, &express) }
@@ -478,7 +477,7 @@ impl Nic {
             let now = self.now();
             let due = self.timers.lock().unwrap_or_else(PoisonError::into_inner).take_due(now);
             let Some(num) = due else { return };
-            if num == cm::QPN {
+            if num == management::QPN {
                 self.cm.timeout(self);
                 continue;
             }

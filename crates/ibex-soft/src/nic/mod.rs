@@ -44,7 +44,7 @@ use crate::cm;
 use crate::cq::Cq;
 use crate::device::{AsyncEvent, AsyncQueue};
 use crate::mr::{Held, Keys, MrTable, PdNumber, Region, WindowKind};
-use crate::net::{Config, NetError, TxBatch, Wire};
+use crate::net::{Config, NetError, TxBatch, Wire, management};
 use crate::oneside::RegionEntry;
 use crate::os;
 use crate::os::EventFd;
@@ -152,7 +152,7 @@ impl Nic {
             engine: Lock::new(engine::Engine::new()),
             stalled: stall::Stalled::default(),
             batches: Mutex::default(),
-            cm_timer: timers.add(cm::QPN),
+            cm_timer: timers.add(management::QPN),
             timers: Mutex::new(timers),
             origin: os::clock_ns(),
             polls: AtomicU64::new(0),

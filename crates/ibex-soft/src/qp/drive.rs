@@ -96,9 +96,9 @@ impl Qp {
         let timeouts = inner.proto.counters().timeouts;
         if timeouts != inner.timeouts {
             inner.timeouts = timeouts;
-            // The peer may have been replaced by another process behind the port learned for it.
+            // The peer may have been replaced by another process behind the port learned for it, or by another device.
             if let Some(peer) = inner.peer {
-                nic.wire.hello(peer);
+                nic.wire.doubt(peer);
             }
         }
         self.drive_with(nic, mrs, inner, tx, now);
@@ -216,8 +216,9 @@ impl Qp {
         while tx.push(&nic.wire, peer, |buf| {
             proto.poll_transmit(now, &mut hands, buf).map_or(0, |packet| packet.len)
         }) {}
-        if tx.take_lineless() {
+        if tx.is_lined() && inner.line_looked != Some(nic.wire.line_changes()) {
             inner.line = nic.wire.line(peer);
+            inner.line_looked = Some(nic.wire.line_changes());
         }
         if tx.take_stalled() {
             inner.stalled = nic.stall(now, self.num);

@@ -132,8 +132,10 @@ pub(crate) struct Inner {
     /// In SQD: requests begun have not finished yet.
     draining: bool,
     peer: Option<Peer>,
-    /// Kept for the packets to its peer, if they go by UDP to another process of this host.
+    /// Kept for the packets to its peer, if they go by UDP to a device known to be like this one.
     line: Option<Arc<Line>>,
+    /// Which lines there were when it was looked for, see [`Wire::line_changes`](crate::net::Wire::line_changes); `None` before.
+    line_looked: Option<u32>,
     /// The memory of its peer, if that is another process of this host.
     far: far::Far,
     /// The link to it.
@@ -184,6 +186,7 @@ impl Qp {
             draining: false,
             peer: None,
             line: None,
+            line_looked: None,
             far: far::Far::default(),
             lane: express::Lane::default(),
             packets: 0,
@@ -294,7 +297,7 @@ impl Qp {
         if let (true, Some(address)) = (mask.contains(IBV_QP_AV), address) {
             let peer = Peer { address, qpn: inner.attr.dest_qp_num };
             inner.peer = Some(peer);
-            inner.line = None;
+            (inner.line, inner.line_looked) = (None, None);
             self.find_mate(nic, peer);
             self.forget_far(nic, inner);
             nic.wire.hello(peer);
@@ -315,7 +318,7 @@ impl Qp {
         inner.recv.clear();
         (inner.last_wqe_told, inner.draining) = (false, false);
         inner.peer = None;
-        inner.line = None;
+        (inner.line, inner.line_looked) = (None, None);
         self.forget_mate();
         self.forget_far(nic, inner);
         *inner.attr = ibv_qp_attr { cap: inner.attr.cap, ..Default::default() };

@@ -1,5 +1,6 @@
 //! The link over loopback: several links in one test stand for several processes.
 
+mod abroad;
 mod processes;
 mod strangers;
 
@@ -160,6 +161,27 @@ fn first_packets_go_by_slot_and_teach_both_sides() {
     assert_eq!((b.expect(1), a.expect(1)), (vec![2], vec![3]));
     assert_eq!((a.wire.snapshot().tx_via_slot, b.wire.snapshot().tx_via_slot), (1, 0));
     assert_eq!(a.wire.snapshot().rx_bad_icrc + b.wire.snapshot().rx_bad_icrc, 0);
+}
+
+/// Once only the queue pair that opened the line was told of it.
+#[test]
+fn a_second_queue_pair_to_a_process_has_its_line_too() {
+    let config = private(LOOPBACK);
+    let (mut a, mut b) = (End::open(&config), End::open(&config));
+    let (first, second) = (b.peer(), b.peer());
+    a.wire.hello(first);
+    assert_eq!((b.receive(), a.receive()), (vec![], vec![]));
+    let mut lines = Vec::new();
+    for (number, peer) in [first, second].into_iter().enumerate() {
+        a.send(peer, number as u32, 64);
+        assert!(a.batch.is_lined());
+        lines.push(a.wire.line(peer).unwrap());
+    }
+    assert!(std::sync::Arc::ptr_eq(&lines[0], &lines[1]));
+    assert_eq!(b.expect(2), [0, 1]);
+    let abroad = Peer { address: "127.0.0.9".parse().unwrap(), ..first };
+    a.send(abroad, 3, 64);
+    assert!(!a.batch.is_lined());
 }
 
 /// Once all went to the slot's socket, which holds ten, and the rest of what a datagram service had sent at once was lost.
