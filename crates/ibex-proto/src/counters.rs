@@ -33,3 +33,11 @@ pub struct Counters {
     /// Sequence error NAKs sent.
     pub sequence_naks_sent: u64,
 }
+
+impl Counters {
+    /// Times something was sent again because it, or its answer, may have been lost.
+    #[inline]
+    pub fn repeats(&self) -> u64 {
+        self.retransmissions + self.probes
+    }
+}

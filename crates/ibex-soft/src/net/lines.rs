@@ -20,10 +20,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ibex_wire::icrc::Flow;
 
-use super::tx::patiently;
+use super::tx::{Path, patiently};
 use super::udp::{Target, Udp};
 
-/// Lines at most, which bounds descriptors and the search; what goes to others goes without.
+/// Connected sockets at most, which bounds descriptors; what goes to other processes goes without.
 const MOST: usize = 64;
 
 /// A way to one process, or to whoever holds the RoCE port of another address; it lasts as long as a queue pair keeps it.
@@ -53,6 +53,22 @@ impl Line {
         self.to.ip() == address && !self.ended.load(Ordering::Relaxed)
     }
 
+    /// Whether it goes to another address at all.
+    #[inline]
+    pub(crate) fn is_abroad(&self) -> bool {
+        self.to.ip() != self.from.ip()
+    }
+
+    /// Has nobody use it again.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Where it leads, for those who send past it.
+    pub(super) fn path(&self) -> Path {
+        Path::Udp(self.target, self.flow, None)
+    }
+
     /// Sends one packet, which has room for its ICRC behind it.
     ///
     /// # Errors
@@ -67,7 +83,7 @@ impl Line {
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     lines: Mutex<Vec<Weak<Line>>>,
-    /// How often there was one more or one less, wrapping.
+    /// How often there was one more or one less, or there may be, wrapping.
     changes: Arc<AtomicU32>,
 }
 
@@ -78,7 +94,7 @@ impl Drop for Line {
 }
 
 impl Lines {
-    /// A number that is another one when lines have come or gone.
+    /// A number that is another one when lines have come or gone, or may now be had.
     #[inline]
     pub(super) fn changes(&self) -> u32 {
         self.changes.load(Ordering::Relaxed)
@@ -89,12 +105,12 @@ impl Lines {
         find(&self.lines.lock().unwrap_or_else(PoisonError::into_inner), to)
     }
 
-    /// The line to `to`, made from the `address` of `own` if there is none yet, asking for `buffer` bytes if that takes a socket.
-    /// `None` if there are too many, or none can be made.
+    /// The line to `to`, another process of this address, made from the `address` of `own` if there is none yet, asking for
+    /// `buffer` bytes. `None` if there are too many, or none can be made.
     pub(super) fn open(
         &self,
-        own: &Arc<Udp>,
-        address: SocketAddr,
+        own: &Udp,
+        mut address: SocketAddr,
         to: SocketAddr,
         buffer: usize,
     ) -> Option<Arc<Line>> {
@@ -106,53 +122,33 @@ impl Lines {
         if lines.len() == MOST {
             return None;
         }
-        let (udp, from) = if to.ip() == address.ip() {
-            connected(own, address, to, buffer)?
-        } else {
-            (own.clone(), address)
-        };
-        let flow = Flow::new(from, to)?;
-        let (target, changes) = (Target::new(to), self.changes.clone());
-        let line = Arc::new(Line { udp, from, to, target, flow, ended: false.into(), changes });
+        address.set_port(0);
+        let udp = Udp::connect(address, to, buffer).ok()?;
+        // A thread of the program's may have gone into another namespace since, where `to` is somebody else, or nobody.
+        if udp.network() != own.network() {
+            return None;
+        }
+        address.set_port(udp.port());
+        let line = self.make(Arc::new(udp), address, to)?;
         lines.push(Arc::downgrade(&line));
         self.note_change();
         Some(line)
     }
 
-    /// Ends the lines to an address: they are not used again.
-    pub(super) fn end(&self, address: IpAddr) {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.retain(|line| {
-            let Some(line) = line.upgrade() else { return false };
-            let ends = line.to.ip() == address;
-            line.ended.store(ends, Ordering::Relaxed);
-            !ends
-        });
-        drop(lines);
-        self.note_change();
+    /// A line by the link's own socket, whose address is `from`, to the RoCE port `to` of another address.
+    pub(super) fn abroad(&self, own: &Arc<Udp>, from: SocketAddr, to: SocketAddr) -> Option<Arc<Line>> {
+        self.make(own.clone(), from, to)
+    }
+
+    fn make(&self, udp: Arc<Udp>, from: SocketAddr, to: SocketAddr) -> Option<Arc<Line>> {
+        let (flow, target, changes) = (Flow::new(from, to)?, Target::new(to), self.changes.clone());
+        Some(Arc::new(Line { udp, from, to, target, flow, ended: false.into(), changes }))
     }
 
     /// Has everybody look anew which lines there are, or could be.
     pub(super) fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-/// A socket to another process of this address, and its own address.
-fn connected(
-    own: &Udp,
-    mut address: SocketAddr,
-    to: SocketAddr,
-    buffer: usize,
-) -> Option<(Arc<Udp>, SocketAddr)> {
-    address.set_port(0);
-    let udp = Udp::connect(address, to, buffer).ok()?;
-    // A thread of the program's may have gone into another namespace since, where `to` is somebody else, or nobody.
-    if udp.network() != own.network() {
-        return None;
-    }
-    address.set_port(udp.port());
-    Some((Arc::new(udp), address))
 }
 
 fn find(lines: &[Weak<Line>], to: SocketAddr) -> Option<Arc<Line>> {
@@ -172,7 +168,7 @@ mod tests {
     #[test]
     fn a_line_is_shared_and_lasts_as_long_as_it_is_kept_and_their_number_is_bounded() {
         let lines = Lines::default();
-        let own = Arc::new(Udp::bind(local(0), 1 << 16).unwrap());
+        let own = Udp::bind(local(0), 1 << 16).unwrap();
         let open = |port| lines.open(&own, local(0), local(port), 1 << 16);
         assert!(lines.find(local(9)).is_none());
         let first = open(9).unwrap();
@@ -195,7 +191,7 @@ mod tests {
         let peer = UdpSocket::bind(local(0)).unwrap();
         let to = peer.local_addr().unwrap();
         let lines = Lines::default();
-        let own = Arc::new(Udp::bind(local(0), 1 << 16).unwrap());
+        let own = Udp::bind(local(0), 1 << 16).unwrap();
         let line = lines.open(&own, local(0), to, 1 << 16).unwrap();
         let send = |byte: u8| line.udp.send(&Target::new(to), &[byte], 1);
         drop(peer);
@@ -209,20 +205,16 @@ mod tests {
     }
 
     #[test]
-    fn a_line_to_another_address_shares_the_socket_and_ends_when_nothing_is_known_of_it() {
+    fn a_line_to_another_address_shares_the_socket_and_may_end() {
         let there = SocketAddr::from(([127, 0, 0, 9], 4791));
         let lines = Lines::default();
         let own = Arc::new(Udp::bind(local(0), 1 << 16).unwrap());
-        let (near, far) = (lines.open(&own, local(own.port()), local(9), 1 << 16), || {
-            lines.open(&own, local(own.port()), there, 1 << 16).unwrap()
-        });
-        let line = far();
-        assert!(Arc::ptr_eq(&line.udp, &own) && line.from == local(own.port()));
-        assert!(line.leads_to(there.ip()) && !line.leads_to(line.from.ip()));
-        let changes = lines.changes();
-        lines.end(there.ip());
-        assert!(!line.leads_to(there.ip()) && lines.find(there).is_none() && lines.changes() != changes);
-        assert!(near.unwrap().leads_to(line.from.ip()));
-        assert!(far().leads_to(there.ip()), "another");
+        let near = lines.open(&own, local(own.port()), local(9), 1 << 16).unwrap();
+        let far = lines.abroad(&own, local(own.port()), there).unwrap();
+        assert!(Arc::ptr_eq(&far.udp, &own) && far.from == local(own.port()));
+        assert!(far.is_abroad() && !near.is_abroad());
+        assert!(far.leads_to(there.ip()) && !far.leads_to(far.from.ip()) && lines.find(there).is_none());
+        far.end();
+        assert!(!far.leads_to(there.ip()));
     }
 }

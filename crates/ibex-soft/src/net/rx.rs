@@ -376,7 +376,7 @@ fn from_own(wire: &Wire, sockets: &mut Sockets, sink: &mut impl Sink) -> Option<
             let slot = qpn::slot(qpn::destination(packet));
             // Management datagrams name no slot; who is on this address sends them here directly.
             if slot == 0 || wire.is_own(slot) {
-                inspector.hand_over_from(&burst, packet, sink);
+                inspector.hand_over_from(wire.own(), &burst, packet, sink);
             } else {
                 wire.counters().rx_stray.add(1);
             }
@@ -408,7 +408,7 @@ fn from_roce_port(wire: &Wire, sockets: &mut Sockets, udp: &Udp, sink: &mut impl
         } else {
             inspector.expect(index as u16);
             if let Some(packet) = inspector.open(sealed) {
-                inspector.hand_over_from(&burst, packet, sink);
+                inspector.hand_over_from(udp, &burst, packet, sink);
             }
         }
     }
@@ -559,19 +559,25 @@ impl<'a> Inspector<'a> {
         sound.then_some(packet)
     }
 
-    /// Hands over a packet that came by UDP, unless the link itself is meant.
+    /// Hands over a packet that came to `udp`, unless the link itself is meant.
     #[inline]
-    fn hand_over_from(&mut self, burst: &Burst, packet: &[u8], sink: &mut impl Sink) {
+    fn hand_over_from(&mut self, udp: &Udp, burst: &Burst, packet: &[u8], sink: &mut impl Sink) {
         let managed = qpn::destination(packet) == management::QPN && burst.source != self.wire.address();
-        if !managed || !self.wire.acquaint(SocketAddr::new(burst.source, burst.port), packet) {
+        if managed && self.wire.acquaint(udp, SocketAddr::new(burst.source, burst.port), packet) {
+            self.count(packet);
+        } else {
             self.hand_over(Datagram { source: burst.source, packet }, sink);
         }
     }
 
     fn hand_over(&mut self, datagram: Datagram<'_>, sink: &mut impl Sink) {
-        self.packets += 1;
-        self.bytes += (datagram.packet.len() + ICRC_LEN) as u64;
+        self.count(datagram.packet);
         sink.datagram(datagram);
+    }
+
+    fn count(&mut self, packet: &[u8]) {
+        self.packets += 1;
+        self.bytes += (packet.len() + ICRC_LEN) as u64;
     }
 
     /// Counts, and says how many packets were good.

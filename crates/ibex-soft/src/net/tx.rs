@@ -82,7 +82,7 @@ pub(crate) struct TxBatch {
     closed: bool,
     /// Whether a packet was not asked for because its link was full.
     stalled: bool,
-    /// [`super::lines::Lines::changes`] when the path was prepared.
+    /// [`Wire::line_changes`] when the path was prepared.
     changes: u32,
     /// Whether the path is, or might be, a line.
     lined: bool,
@@ -238,7 +238,8 @@ impl Path {
     fn new(wire: &Wire, route: Route) -> Self {
         match route {
             Route::Udp(address) => {
-                let line = wire.lines().find(address);
+                let near = address.ip() == wire.address();
+                let line = near.then(|| wire.lines().find(address)).flatten();
                 match Flow::new(line.as_ref().map_or(wire.own_address(), |line| line.from), address) {
                     Some(flow) => Self::Udp(Target::new(address), flow, line.as_ref().map(Arc::downgrade)),
                     None => Self::None,

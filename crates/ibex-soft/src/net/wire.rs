@@ -233,7 +233,8 @@ impl Wire {
     }
 
     /// Asks a peer on this address for its UDP port, and one on another whether it is a device like this. Call it when a queue
-    /// pair learns its destination, so that the first packet need not ask. A known port stays in use until the owner tells
+    /// pair learns its destination, so that the first packet need not ask, and when one retransmits by timeout: the slot may
+    /// have another owner now. A known port stays in use until the owner tells
     /// another, or turns out to be gone. At most one system call, at most one a millisecond per slot asked.
     pub(crate) fn hello(&self, peer: Peer) {
         if peer.address != self.address() {
@@ -249,14 +250,6 @@ impl Wire {
             // A full queue will be asked again by the first packet.
             let _ = self.greet(first, slot, true);
         }
-    }
-
-    /// [`Wire::hello`] to a peer that is silent: its slot may have another owner now, its address another device.
-    pub(crate) fn doubt(&self, peer: Peer) {
-        if peer.address != self.address() {
-            self.doubt_abroad(peer.address);
-        }
-        self.hello(peer);
     }
 
     /// Receives up to about `budget` packets from each socket (what the kernel coalesced is not split)
@@ -325,7 +318,7 @@ impl Wire {
         &self.counters
     }
 
-    pub(super) fn own(&self) -> &Udp {
+    pub(super) fn own(&self) -> &Arc<Udp> {
         &self.own
     }
 
@@ -383,8 +376,9 @@ impl Wire {
     /// that is known to be like this one; it lasts as long as somebody keeps it. The batch that asked for it uses it from then on.
     pub(crate) fn line(&self, to: Peer) -> Option<Arc<Line>> {
         match self.route(to) {
+            Route::Udp(address) if address.ip() != self.address() => self.abroad.line(address.ip()),
             Route::Udp(address) if self.may_have_line(address) => {
-                self.lines.open(&self.own, self.own_address, address, self.config.buffer)
+                self.lines.open(self.own(), self.own_address, address, self.config.buffer)
             }
             _ => None,
         }
@@ -413,7 +407,14 @@ impl Wire {
         self.warm();
         let packet = datagram.finish(len, bth, ack);
         let counters = self.counters();
-        match line.send(packet) {
+        let sent = match self.injector() {
+            None => line.send(packet),
+            Some(mut injector) => {
+                let len = packet.len();
+                return injector.send(self, &line.path(), packet, len);
+            }
+        };
+        match sent {
             Ok(()) => {
                 counters.tx_packets.add(1 + u64::from(ack.is_some()));
                 counters.tx_bytes.add(packet.len() as u64);
@@ -424,11 +425,10 @@ impl Wire {
 
     /// Whether there may be a line to `address`. Delayed packets all leave by our own socket.
     pub(super) fn may_have_line(&self, address: SocketAddr) -> bool {
-        let has = match address.ip() == self.address() {
-            true => address.port() != self.config.port,
-            false => self.abroad.is_like(address.ip()),
-        };
-        has && self.injector.is_none()
+        if address.ip() != self.address() {
+            return self.abroad.line(address.ip()).is_some();
+        }
+        address.port() != self.config.port && self.injector.is_none()
     }
 
     pub(super) fn abroad(&self) -> &Abroad {

@@ -19,12 +19,15 @@ use crate::ah;
 use crate::cq::{Cq, Overflow};
 use crate::device::AsyncEvent;
 use crate::mr::MrTable;
-use crate::net::TxBatch;
+use crate::net::{Peer, TxBatch};
 use crate::nic::Nic;
 
 /// Packets for one queue pair in one round up to which it looks like a conversation, where an answer is likely to be
 /// posted; more looks like a stream, whose sender should have its acknowledgement.
 const LATENCY_PACKETS: u32 = 2;
+
+/// Least time between two attempts of a queue pair to find out what its peer at another address is.
+const ASK_EVERY: Nanos = 10_000_000;
 
 /// Bytes of a UDP header.
 const UDP_HEADER: usize = 8;
@@ -96,9 +99,9 @@ impl Qp {
         let timeouts = inner.proto.counters().timeouts;
         if timeouts != inner.timeouts {
             inner.timeouts = timeouts;
-            // The peer may have been replaced by another process behind the port learned for it, or by another device.
+            // The peer may have been replaced by another process behind the port learned for it.
             if let Some(peer) = inner.peer {
-                nic.wire.doubt(peer);
+                nic.wire.hello(peer);
             }
         }
         self.drive_with(nic, mrs, inner, tx, now);
@@ -207,7 +210,7 @@ impl Qp {
         let mut hands = Hands { mrs, pd: self.pd, qpn: self.num, send: &inner.send, recv: &mut inner.recv };
         if proto.owes_only_ack() && peer.address == nic.wire.address() {
             // A batch's last packet may be shorter than the others: behind a request the acknowledgement costs nothing.
-            // A device like this one takes the batch as a whole; others see an answer before the acknowledgement of
+            // On this address it is taken as a whole; who is elsewhere may see an answer before the acknowledgement of
             // what it answers, which programs with short send queues do not expect.
             tx.push(&nic.wire, peer, |buf| {
                 proto.poll_request(now, &mut hands, buf).map_or(0, |packet| packet.len)
@@ -216,13 +219,27 @@ impl Qp {
         while tx.push(&nic.wire, peer, |buf| {
             proto.poll_transmit(now, &mut hands, buf).map_or(0, |packet| packet.len)
         }) {}
-        if tx.is_lined() && inner.line_looked != Some(nic.wire.line_changes()) {
-            inner.line = nic.wire.line(peer);
-            inner.line_looked = Some(nic.wire.line_changes());
+        if tx.is_lined() {
+            if inner.line_looked != Some(nic.wire.line_changes()) {
+                self.look_for_line(nic, inner, peer);
+            }
+        } else if now >= inner.ask_at && peer.address != nic.wire.address() {
+            inner.ask_at = now + ASK_EVERY;
+            nic.wire.hello(peer);
         }
         if tx.take_stalled() {
             inner.stalled = nic.stall(now, self.num);
         }
+    }
+
+    /// Finds the line to the peer, if there is one.
+    #[cold]
+    fn look_for_line(&self, nic: &Nic, inner: &mut Inner, peer: Peer) {
+        // What gets lost there, for whatever reason, is to be repeated.
+        let repeats = inner.attr.retry_cnt > 0 && inner.attr.timeout > 0;
+        inner.line = nic.wire.line(peer).filter(|line| repeats || !line.is_abroad());
+        inner.line_looked = Some(nic.wire.line_changes());
+        inner.repeats = inner.proto.counters().repeats();
     }
 
     /// [`Qp::transmit`] where each packet has a destination of its own.

@@ -98,10 +98,9 @@ enum Way<'a> {
 impl<'a> Way<'a> {
     #[inline]
     fn find(nic: &Nic, lane: &'a mut Lane, line: Option<&'a Line>, peer: Option<Peer>) -> Option<Way<'a>> {
-        if nic.wire.wants_packets() {
-            return None;
-        }
-        if let Some(link) = lane.find(nic, peer) {
+        if !nic.wire.wants_packets()
+            && let Some(link) = lane.find(nic, peer)
+        {
             return Some(Way::Ring(link));
         }
         line.filter(|line| peer.is_some_and(|to| nic.wire.goes_by(line, to))).map(Way::Line)
@@ -152,7 +151,7 @@ impl Qp {
         if len as usize > MOST {
             return false;
         }
-        let Inner { lane, line, proto, send, peer, timer, .. } = inner;
+        let Inner { lane, line, repeats, proto, send, peer, timer, .. } = inner;
         let Some(way) = Way::find(nic, lane, line.as_deref(), *peer) else { return false };
         let wqe = SendWqe {
             cookie,
@@ -171,6 +170,9 @@ impl Qp {
                 if filled { said.header(rc, &wqe) } else { None }
             }),
             Way::Line(line) => {
+                if line.is_abroad() && doubts(nic, rc, repeats, *peer) {
+                    return false;
+                }
                 let mut datagram = Datagram::new();
                 let filled = self.fill(&mut datagram, mrs, send, request, len as usize);
                 let made = if filled { said.header(rc, &wqe) } else { None };
@@ -352,6 +354,18 @@ impl Qp {
             self.watch(nic, inner);
         }
     }
+}
+
+/// Whether something had to be repeated to a peer since the line to it was found, so that the line ends.
+#[inline]
+fn doubts(nic: &Nic, rc: &RcQp, repeats: &mut u64, peer: Option<Peer>) -> bool {
+    let now = rc.counters().repeats();
+    let doubts = now != *repeats;
+    if doubts {
+        *repeats = now;
+        peer.inspect(|&peer| nic.wire.doubt(peer));
+    }
+    doubts
 }
 
 /// Leaves the acknowledgement that is asked for to the link, see [`Qp::take_express`]; false, and it is owed, if there is no place.

@@ -12,7 +12,7 @@
 //! | `post` | posting |
 //! | `direct` | operations between two queue pairs of one process |
 //! | `far` | one-sided operations on another process's memory |
-//! | `express` | short messages to and from other processes of the host |
+//! | `express` | short messages to and from devices like this one |
 //! | `drive` | turning the transport's output into packets, completions, events, timers |
 //!
 //! Locks, always in this order: table of regions (read) → table of queue pairs (read) → queue pair → shared receive
@@ -136,6 +136,10 @@ pub(crate) struct Inner {
     line: Option<Arc<Line>>,
     /// Which lines there were when it was looked for, see [`Wire::line_changes`](crate::net::Wire::line_changes); `None` before.
     line_looked: Option<u32>,
+    /// What the transport had repeated when a line to another address was found, or doubted.
+    repeats: u64,
+    /// When its peer may be asked again what it is.
+    ask_at: Nanos,
     /// The memory of its peer, if that is another process of this host.
     far: far::Far,
     /// The link to it.
@@ -187,6 +191,8 @@ impl Qp {
             peer: None,
             line: None,
             line_looked: None,
+            repeats: 0,
+            ask_at: 0,
             far: far::Far::default(),
             lane: express::Lane::default(),
             packets: 0,
