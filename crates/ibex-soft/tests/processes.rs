@@ -17,6 +17,7 @@ const MAKE: u64 = 1;
 const CONNECT: u64 = 2;
 const SEND: u64 = 3;
 const CHECK: u64 = 4;
+const PLAY: u64 = 5;
 
 /// Bytes of a worker's memory, half for sending and half for receiving.
 const BYTES: usize = 1 << 20;
@@ -61,8 +62,42 @@ fn worker() {
                 qp.recv(1, memory.sge(HALF, HALF));
                 link.put(0);
             }
+            PLAY => {
+                let (qp, rounds, serves) = (&qps[link.take() as usize], link.take(), link.take() == 1);
+                play(qp, &memory, rounds, serves);
+                link.put(0);
+            }
             order => panic!("order {order}"),
         }
+    }
+}
+
+/// Messages in turn; each is answered.
+fn play(qp: &Qp, memory: &Mr, rounds: u64, serves: bool) {
+    const SENT: u64 = 2;
+    // Completions of sending and receiving share a queue, and come in any order when something was lost.
+    let (mut sent, mut got) = (true, None);
+    for round in 0..rounds {
+        let size = 4 + (round as usize * 44) % 500;
+        let (asked, answer) = (round, round ^ u64::from(u32::MAX));
+        for sends in if serves { [false, true] } else { [true, false] } {
+            while if sends { !sent } else { got.is_none() } {
+                let done = qp.recv.success();
+                if done.wr_id == SENT { sent = true } else { got = Some(done.byte_len as usize) }
+            }
+            if sends {
+                memory.fill(0..size, if serves { answer } else { asked });
+                qp.send_one(SENT, memory.sge(0, size));
+                sent = false;
+            } else {
+                assert_eq!(got.take(), Some(size));
+                memory.check(HALF..HALF + size, if serves { asked } else { answer }, 0);
+                qp.recv(1, memory.sge(HALF, HALF));
+            }
+        }
+    }
+    if !sent {
+        assert_eq!(qp.send.success().wr_id, SENT);
     }
 }
 
@@ -74,8 +109,13 @@ struct Worker {
 
 impl Worker {
     fn start(port: u16, address: &str) -> Worker {
+        Worker::start_with(port, address, &[])
+    }
+
+    fn start_with(port: u16, address: &str, more: &[(&str, &str)]) -> Worker {
         let port = port.to_string();
-        let peer = peer::start_with("worker", &[("IBEX_SOFT_PORT", &port), ("IBEX_SOFT_ADDR", address)]);
+        let own = [("IBEX_SOFT_PORT", &*port), ("IBEX_SOFT_ADDR", address)];
+        let peer = peer::start_with("worker", &[&own, more].concat());
         let mut worker = Worker { peer, qps: 0 };
         // Its device is open once it can make something.
         worker.make();
@@ -174,4 +214,26 @@ fn three_processes_survive_a_killed_holder_of_the_port() {
     talk(&mut right, &mut late, to_late, 9);
     let from_abroad = join(&mut foreign, &mut late);
     talk(&mut foreign, &mut late, from_abroad, 10);
+}
+
+/// Messages that carry the acknowledgement of the one before, as devices of one kind send them to each other.
+#[test]
+fn short_messages_between_two_addresses_meet_faults_and_arrive_once() {
+    let lossy = [
+        ("IBEX_SOFT_LOSS", "0.01"),
+        ("IBEX_SOFT_DUP", "0.01"),
+        ("IBEX_SOFT_REORDER", "0.01"),
+        ("IBEX_SOFT_CORRUPT", "0.01"),
+    ];
+    // Nothing, at one end, at both.
+    for faults in [[&[][..], &[]], [&lossy, &[]], [&lossy, &lossy]] {
+        let port = private_port();
+        let mut a = Worker::start_with(port, "127.0.0.1", faults[0]);
+        let mut b = Worker::start_with(port, "127.0.0.2", faults[1]);
+        let (a_qp, b_qp) = join(&mut a, &mut b);
+        const ROUNDS: u64 = 3000;
+        b.order(&[PLAY, b_qp, ROUNDS, 1]);
+        a.order(&[PLAY, a_qp, ROUNDS, 0]);
+        assert_eq!((a.peer.link.take(), b.peer.link.take()), (0, 0));
+    }
 }
